@@ -1,0 +1,5 @@
+"""plane-webhook: a mutating admission webhook that makes Plane's API pods publish every background task."""
+
+from importlib.metadata import version
+
+__version__ = version("plane-webhook")

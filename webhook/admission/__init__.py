@@ -1,0 +1,113 @@
+"""Pure: AdmissionReview bytes in, decision out. No I/O, no clock, no network, no framework.
+
+A request's way is a straight line: bytes -> review -> targets -> injection -> patch -> bytes. Skipping is a value with
+a reason code; an exception means bytes that are no review, or a bug. No answer ever refuses a pod.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from webhook.admission import injection, review
+from webhook.admission.injection import Injection
+from webhook.admission.reasons import Reason, Risk
+from webhook.admission.review import MalformedReview, Pod
+from webhook.admission.target import targets
+from webhook.settings import Profile, Settings
+
+__all__ = ["Answer", "Decision", "MalformedReview", "Reason", "Risk", "answer", "decide"]
+
+INJECT = "plane-webhook/inject"  # label: `enabled` on a namespace, `disabled` on a pod
+
+# etcd takes requests of up to 1.5 MiB (--max-request-bytes); it stores protobuf, which is smaller than the JSON that is
+# measured here, and 64 KiB is more than an injection adds to a pod with a few containers.
+_POD_LIMIT = 1536 * 1024 - 64 * 1024
+
+
+_QUIET = (Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.OPTED_OUT, Reason.NOT_ASKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a pod. `injection` is None where it stays as it is."""
+
+    reason: Reason
+    workload: str = ""
+    container: str = ""
+    injection: Injection | None = None
+    risks: tuple[Risk, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences for whoever creates the pod: only of pods that run what was asked for and need a hand."""
+        spoken = [self.reason] if self.container and self.reason not in _QUIET else []
+        return tuple(
+            f"plane-webhook: container {self.container}: {each.sentence} ({each.value})"
+            for each in (*spoken, *self.risks)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response (`body`, an AdmissionReview as JSON) and what is to be logged and counted of it."""
+
+    body: bytes
+    uid: str
+    namespace: str
+    name: str
+    dry_run: bool
+    reason: Reason
+    workload: str
+    container: str
+    warnings: tuple[str, ...]
+    risks: tuple[str, ...]
+
+
+def answer(body: bytes, settings: Settings) -> Answer:
+    """Answer an AdmissionReview; `allowed` is always true. Raises MalformedReview for what is none."""
+    request = review.parse(body)
+    profile = settings.profile(request.namespace or "")
+    pod = review.parse_pod(request.object) if request.creates_pod else None
+    if not request.creates_pod:
+        decision = Decision(Reason.NOT_A_POD_CREATION)
+    elif pod is None:
+        decision = Decision(Reason.POD_UNREADABLE)
+    else:
+        decision = decide(pod, profile, size=len(bytes(request.object)))
+    patch = injection.encoded(decision.injection) if decision.injection else b""
+    metadata = pod.metadata if pod else None
+    return Answer(
+        body=review.response(request.uid, reason=decision.reason, patch=patch, warnings=decision.warnings),
+        uid=request.uid,
+        namespace=request.namespace or "",
+        name=request.name or (metadata and (metadata.name or metadata.generate_name)) or "",
+        dry_run=bool(request.dry_run),
+        reason=decision.reason,
+        workload=decision.workload,
+        container=decision.container,
+        warnings=decision.warnings,
+        risks=tuple(risk.value for risk in decision.risks),
+    )
+
+
+def decide(pod: Pod, profile: Profile, *, size: int = 0) -> Decision:
+    """What becomes of `pod`, whose JSON has `size` bytes (0: unknown, from a file)."""
+    labels = (pod.metadata.labels if pod.metadata else None) or {}
+    found = list(targets(pod, profile.images))
+    asked = [target for target in found if target.workload in profile.workloads]
+    if not found:
+        return Decision(Reason.NOT_PLANE)
+    first = (asked or found)[0]
+    workload, container = first.workload, first.container.name
+    if not asked:
+        return Decision(Reason.NOT_ASKED, workload, container)
+    if labels.get(INJECT) == "disabled":
+        return Decision(Reason.OPTED_OUT, workload, container)
+    if size > _POD_LIMIT:
+        return Decision(Reason.POD_TOO_LARGE, workload, container)
+    risks = tuple(dict.fromkeys(risk for target in asked for risk in injection.risks(target, pod, profile)))
+    planned = injection.plan(pod, asked, profile)
+    if isinstance(planned, Reason):
+        return Decision(planned, workload, container, risks=risks if planned is Reason.ALREADY_INJECTED else ())
+    reason = Reason.INJECTED if any(target.wrappable for target in asked) else Reason.NOT_EFFECTIVE
+    return Decision(reason, workload, container, planned, risks)

@@ -1,0 +1,250 @@
+"""What is put into a container that runs Plane, as JSON Patch operations on the raw pod.
+
+The command gets our guard and its files as a prefix (docs/explanation/delivery.md says why argv, and not annotations or
+an image); nothing of the pod is read and written back. Whatever would make the API server refuse the result is decided
+here, before there is a patch: a patch that can't be applied is an error to it even under `Ignore`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from webhook import __version__, payload
+from webhook.admission.reasons import Reason, Risk
+from webhook.admission.review import Container, Mount, Pod, patch_field
+from webhook.admission.target import Target
+from webhook.settings import Profile
+
+MOUNT_PATH = "/plane-webhook"
+VOLUME = "plane-webhook"
+PROVENANCE = "plane-webhook/provenance"
+ARGV0 = "plane-webhook"
+_SIGNATURE = payload.GUARD.split("\n", 1)[0].rstrip("0123456789")
+
+Operation = dict[str, Any]
+
+# k8s.io/apimachinery pkg/api/validation: TotalAnnotationSizeLimitB, the bytes of all keys and values.
+_ANNOTATIONS_LIMIT = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one container still needs. Hashable: equal parts have equal patches."""
+
+    index: int
+    name: str
+    workload: str
+    wrap: bool
+    kept: tuple[str, ...]
+    variables: tuple[str, ...]
+    env_exists: bool
+    mount: str  # the volume to mount; "" when it is mounted already
+    mounts_exist: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """What a pod needs. Hashable: equal injections have equal patches."""
+
+    profile: Profile
+    parts: tuple[Part, ...]
+    new_volumes: tuple[str, ...]
+    volumes_exist: bool
+    metadata_exists: bool
+    annotations_exist: bool
+
+
+def guarded(container: Container) -> bool:
+    """Whether our guard stands in the command; not only in front: a later webhook may have put its own before it."""
+    command = container.command or []
+    return any(word == ARGV0 and command[at].startswith(_SIGNATURE) for at, word in enumerate(command[1:]))
+
+
+def plan(pod: Pod, found: list[Target], profile: Profile) -> Injection | Reason:
+    """What to inject for `found` (at least one), or the reason why nothing is."""
+    spec, metadata = pod.spec, pod.metadata
+    assert spec is not None  # noqa: S101 - `found` came out of it
+    annotations = (metadata.annotations if metadata else None) or {}
+    volumes = {volume.name: volume for volume in spec.volumes or ()}
+    ours = {name for name, volume in volumes.items() if name.startswith(VOLUME) and volume.empty_dir is not None}
+    parts: list[Part] = []
+    new_volumes: list[str] = []
+    for target in found:
+        container = target.container
+        mounts = [mount for mount in container.volume_mounts or () if _at_or_below(mount)]
+        mounted = any(_is_root(mount) and mount.name in ours for mount in mounts)
+        if mounts and not (mounted and len(mounts) == 1) and target.wrappable:
+            return Reason.MOUNT_TAKEN
+        present = {variable.name for variable in container.env or ()}
+        wanted = variables(profile, target.workload)
+        already = PROVENANCE in annotations and (guarded(container) or not target.wrappable)
+        mount = ""
+        if target.wrappable and not mounted:
+            mount = _free(VOLUME, {*volumes, *new_volumes})
+            new_volumes.append(mount)
+        parts.append(
+            Part(
+                index=target.index,
+                name=container.name,
+                workload=target.workload,
+                wrap=target.wrappable and not guarded(container),
+                kept=() if already else tuple(sorted(present & wanted.keys())),
+                variables=tuple(name for name in wanted if name not in present and profile.precedence == "webhook"),
+                env_exists=container.env is not None,
+                mount=mount,
+                mounts_exist=container.volume_mounts is not None,
+            )
+        )
+    injection = Injection(
+        profile=profile,
+        parts=tuple(parts),
+        new_volumes=tuple(new_volumes),
+        volumes_exist=spec.volumes is not None,
+        metadata_exists=metadata is not None,
+        annotations_exist=metadata is not None and metadata.annotations is not None,
+    )
+    nothing_left = not new_volumes and not any(part.wrap or part.variables for part in parts)
+    if nothing_left and PROVENANCE in annotations:
+        return Reason.ALREADY_INJECTED if any(target.wrappable for target in found) else Reason.NOT_EFFECTIVE
+    size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items() if key != PROVENANCE)
+    if size + len(PROVENANCE) + len(provenance(injection).encode()) > _ANNOTATIONS_LIMIT:
+        return Reason.ANNOTATIONS_FULL
+    return injection
+
+
+def variables(profile: Profile, workload: str) -> dict[str, str]:
+    """The variables for a workload: gunicorn's are the API's alone."""
+    return {
+        name: value
+        for name, value in profile.env.variables().items()
+        if workload == "api" or not name.startswith("GUNICORN_")
+    }
+
+
+def risks(target: Target, pod: Pod, profile: Profile) -> list[Risk]:
+    """Ways of losing tasks, or of filling a node, that stay open in this container."""
+    kept = {variable.name for variable in target.container.env or ()} & {"GUNICORN_MAX_REQUESTS"}
+    if target.workload != "api" or not target.wrappable or kept or profile.env.gunicorn_max_requests:
+        return []
+    spec = pod.spec
+    limited = any(
+        resources is not None and resources.limits is not None and "memory" in resources.limits
+        for resources in (target.container.resources, spec.resources if spec else None)
+    )
+    return [
+        *([] if profile.publish.confirm else [Risk.UNCONFIRMED]),
+        *([] if limited else [Risk.UNLIMITED]),
+    ]
+
+
+@lru_cache(maxsize=256)  # pods of one workload differ in nothing that an injection knows of
+def provenance(injection: Injection) -> str:
+    """The annotation's text (JSON): who did it, by which settings, what was set and what was the user's."""
+    return json.dumps(
+        {
+            "version": __version__,
+            "settings": f"sha256:{injection.profile.digest}",
+            "containers": [
+                {
+                    "name": part.name,
+                    "workload": part.workload,
+                    "set": [name for name in variables(injection.profile, part.workload) if name not in part.kept],
+                    "kept": list(part.kept),
+                }
+                for part in injection.parts
+            ],
+        },
+        separators=(",", ":"),
+    )
+
+
+def prefix(part: Part, profile: Profile) -> list[str]:
+    """The words in front of Plane's own command."""
+    wanted = variables(profile, part.workload)
+    settings = {
+        "version": __version__,
+        "digest": profile.digest,
+        "precedence": profile.precedence,
+        "env": wanted,
+        "kept": list(part.kept),
+        "publish": profile.publish.model_dump(mode="json"),
+    }
+    exports = " ".join(f"{name}={value}" for name, value in wanted.items())
+    texts = (exports, json.dumps(settings), payload.OVERLAY, payload.SHIM, payload.PROOF)
+    # The kubelet turns $$ into $ and expands $(NAME) in a command: doubled, each of our dollars comes out as one.
+    return ["/bin/sh", "-c", *(text.replace("$", "$$") for text in (payload.GUARD, ARGV0, *texts))]
+
+
+def payload_name(word: str) -> str:
+    """What a word of a command is, if it is one of our files; else ""."""
+    for name, text in (
+        ("guard", payload.GUARD),
+        ("settings overlay", payload.OVERLAY),
+        ("shim", payload.SHIM),
+        ("proof", payload.PROOF),
+    ):
+        if word == text.replace("$", "$$"):
+            return name
+    return ""
+
+
+def operations(injection: Injection) -> list[Operation]:
+    """JSON Patch operations, in the order in which they apply."""
+    patch: list[Operation] = []
+    for part in injection.parts:
+        container = f"/spec/containers/{part.index}"
+        wanted = variables(injection.profile, part.workload)
+        env = [{"name": name, "value": wanted[name]} for name in part.variables]
+        patch += _append(f"{container}/env", env, exists=part.env_exists)
+        mounts = [{"name": part.mount, "mountPath": MOUNT_PATH}] if part.mount else []
+        patch += _append(f"{container}/volumeMounts", mounts, exists=part.mounts_exist)
+        words = prefix(part, injection.profile) if part.wrap else []
+        patch += [_add(f"{container}/command/0", word) for word in reversed(words)]
+    # In memory: the cluster autoscaler does not drain nodes with disk-backed ones. 1 MiB: tens of times our files.
+    volumes = [{"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}} for name in injection.new_volumes]
+    patch += _append("/spec/volumes", volumes, exists=injection.volumes_exist)
+    annotation = {PROVENANCE: provenance(injection)}
+    if injection.annotations_exist:
+        patch.append(_add("/metadata/annotations/" + PROVENANCE.replace("/", "~1"), annotation[PROVENANCE]))
+    elif injection.metadata_exists:
+        patch.append(_add("/metadata/annotations", annotation))
+    else:
+        patch.append(_add("/metadata", {"annotations": annotation}))
+    return patch
+
+
+@lru_cache(maxsize=256)  # some 30 kB each
+def encoded(injection: Injection) -> bytes:
+    """The patch as it stands in the response."""
+    return patch_field(operations(injection))
+
+
+def _add(path: str, value: object) -> Operation:
+    return {"op": "add", "path": path, "value": value}
+
+
+def _append(path: str, values: list[dict[str, Any]], *, exists: bool) -> list[Operation]:
+    """Operations that append to a list which may not be there: then `path/-` would be an error."""
+    if exists:
+        return [_add(f"{path}/-", value) for value in values]
+    return [_add(path, values)] if values else []
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number = 1
+    candidate = name
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
+
+
+def _at_or_below(mount: Mount) -> bool:
+    return (mount.mount_path.rstrip("/") + "/").startswith(MOUNT_PATH + "/")
+
+
+def _is_root(mount: Mount) -> bool:
+    return mount.mount_path == MOUNT_PATH and not mount.sub_path

@@ -1,0 +1,163 @@
+"""AdmissionReview (admission.k8s.io/v1) bytes to values, and values to bytes.
+
+Decodes only the fields that decide something: the rest of the pod is never built as Python objects, so a large pod
+costs little and nothing unknown can be dropped. Every field of a pod may be absent or null, as in any JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import msgspec
+
+
+class MalformedReview(ValueError):  # noqa: N818 - reads as what it is where it is caught
+    """The bytes are no AdmissionReview that can be answered; the text says why."""
+
+
+class _Fields(msgspec.Struct, gc=False):
+    """Fields of JSON; not followed by the cyclic collector, for they form trees."""
+
+
+class EnvVar(_Fields):
+    """An environment variable of a container; what it holds is the user's business."""
+
+    name: str = ""
+
+
+class Mount(_Fields, rename="camel"):
+    """A volume mount."""
+
+    name: str = ""
+    mount_path: str = ""
+    sub_path: str = ""
+
+
+class Resources(_Fields):
+    """Resource limits of a container, or of the whole pod."""
+
+    limits: dict[str, Any] | None = None
+
+
+class Container(_Fields, rename="camel"):
+    """A container, as far as it decides something."""
+
+    name: str = ""
+    image: str | None = None
+    command: list[str] | None = None
+    args: list[str] | None = None
+    env: list[EnvVar] | None = None
+    volume_mounts: list[Mount] | None = None
+    resources: Resources | None = None
+
+
+class Volume(_Fields, rename="camel"):
+    """A volume; only emptyDirs are told from the rest."""
+
+    name: str = ""
+    empty_dir: dict[str, Any] | None = None
+
+
+class Spec(_Fields):
+    """The pod's spec; init containers are none of our business."""
+
+    containers: list[Container] | None = None
+    volumes: list[Volume] | None = None
+    resources: Resources | None = None
+
+
+class Metadata(_Fields, rename="camel"):
+    """The pod's metadata."""
+
+    name: str | None = None
+    generate_name: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class Pod(_Fields):
+    """A pod, or a pod template."""
+
+    metadata: Metadata | None = None
+    spec: Spec | None = None
+
+
+class _Resource(_Fields):
+    group: str = ""
+    resource: str = ""
+
+
+class Request(_Fields, rename="camel"):
+    """What the API server asks; the object stays JSON until it is known to be a pod."""
+
+    uid: str
+    resource: _Resource | None = None
+    sub_resource: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    operation: str | None = None
+    dry_run: bool | None = None
+    object: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def creates_pod(self) -> bool:
+        """Whether this is what the registration asks the API server to send."""
+        resource = self.resource or _Resource()
+        return (
+            self.operation == "CREATE" and (resource.group, resource.resource) == ("", "pods") and not self.sub_resource
+        )
+
+
+class _Review(_Fields, rename="camel"):
+    api_version: str
+    kind: str
+    request: Request
+
+
+_review = msgspec.json.Decoder(_Review)
+_pod = msgspec.json.Decoder(Pod)
+_encode = msgspec.json.Encoder().encode
+
+
+def parse(body: bytes) -> Request:
+    """Return the request in an AdmissionReview. Raises MalformedReview."""
+    try:
+        review = _review.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedReview(f"not an AdmissionReview: {error}") from error
+    if (review.api_version, review.kind) != ("admission.k8s.io/v1", "AdmissionReview"):
+        raise MalformedReview(
+            f"expected an AdmissionReview of admission.k8s.io/v1, found {review.kind!r} of {review.api_version!r}"
+        )
+    if not review.request.uid:
+        raise MalformedReview("the request has no uid to answer to")
+    return review.request
+
+
+def parse_pod(raw: bytes | msgspec.Raw) -> Pod | None:
+    """Return the pod, or None where the JSON has another shape."""
+    try:
+        return _pod.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def patch_field(operations: list[dict[str, Any]]) -> bytes:
+    """JSON Patch operations (RFC 6902) as the response's base64 text; empty for none."""
+    return base64.b64encode(_encode(operations)) if operations else b""
+
+
+def response(uid: str, *, reason: str, patch: bytes = b"", warnings: tuple[str, ...] = ()) -> bytes:
+    """Encode the AdmissionReview that allows the pod; `patch` is what `patch_field` made."""
+    return b"".join(
+        (
+            b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":',
+            _encode(uid),
+            b',"allowed":true,"auditAnnotations":{"reason":',
+            _encode(reason),
+            b'},"warnings":' + _encode(warnings) if warnings else b"}",
+            b',"patchType":"JSONPatch","patch":"' + patch + b'"' if patch else b"",
+            b"}}",
+        )
+    )

@@ -1,0 +1,155 @@
+"""The command line: reads arguments and files, wires the rooms together, turns errors into sentences and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from webhook import __version__
+from webhook.settings import SettingsError, load
+
+OK, NOTHING, BAD_INPUT = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `plane-webhook`; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+    except (SettingsError, _InputError) as error:
+        for line in str(error).splitlines():
+            print(f"plane-webhook: {line}", file=sys.stderr)
+        return BAD_INPUT
+    except BrokenPipeError:  # `| head`: whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return code
+
+
+class _InputError(Exception):
+    """Something outside is not as it should be; the text is for the user."""
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from webhook.server import serve  # noqa: PLC0415 - FastAPI's import costs more than any other command takes
+
+    return serve(
+        load(options.config),
+        cert_dir=options.cert_dir,
+        host=options.host,
+        port=options.port,
+        metrics_port=options.metrics_port,
+    )
+
+
+def _preview(options: argparse.Namespace) -> int:
+    from webhook.manifest import ManifestError  # noqa: PLC0415 - `serve` needs none of it
+    from webhook.preview import preview  # noqa: PLC0415
+
+    settings = load(options.config)
+    try:
+        result = preview([(name, _read(name)) for name in options.files or ["-"]], settings)
+    except ManifestError as error:
+        raise _InputError(str(error)) from error
+    print(getattr(result, options.output)(), end="" if options.output == "yaml" else "\n")
+    return OK if result.reached else NOTHING
+
+
+def _read(name: str) -> str:
+    try:
+        return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode()
+    except OSError as error:
+        raise _InputError(f"{name}: can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise _InputError(f"{name}: not UTF-8 text: {error}") from error
+
+
+def _issue(options: argparse.Namespace) -> int:
+    import certs  # noqa: PLC0415 - cryptography is for this command alone
+
+    try:
+        certs.issue(options.dir, options.host, days=options.days, force=options.force, now=datetime.now(UTC))
+    except (certs.CertificateError, OSError) as error:
+        raise _InputError(str(error)) from error
+    print(f"wrote tls.crt, tls.key and ca.crt to {options.dir}", file=sys.stderr)
+    return OK
+
+
+def _registration(options: argparse.Namespace) -> int:
+    import certs  # noqa: PLC0415
+    from webhook.cluster import registration  # noqa: PLC0415
+    from webhook.manifest import dump  # noqa: PLC0415
+
+    try:
+        client_config = registration.service(options.service) if options.service else registration.url(options.url)
+        bundle = certs.bundle(_read(str(options.ca_file)).encode())
+    except (registration.RegistrationError, certs.CertificateError) as error:
+        where = f"{options.ca_file}: " if isinstance(error, certs.CertificateError) else ""
+        raise _InputError(f"{where}{error}") from error
+    made = registration.manifest(
+        load(options.config), client_config=client_config, ca_bundle=bundle, failure_policy=options.failure_policy
+    )
+    print(dump(made), end="")
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="plane-webhook", description="Makes Plane's API pods publish every background task."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str, to: Any = commands) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = to.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        made.set_defaults(run=run)
+        return made
+
+    def takes_config(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--config", type=Path, metavar="FILE", help="the configuration (default: the defaults)")
+
+    serve = command("serve", _serve, "answer the API server's admission reviews")
+    takes_config(serve)
+    serve.add_argument("--cert-dir", type=Path, required=True, metavar="DIR", help="has tls.crt, tls.key and ca.crt")
+    serve.add_argument("--host", default="0.0.0.0", help="address to listen on (default: %(default)s)")  # noqa: S104 - a pod's
+    serve.add_argument("--port", type=_port, default=8443, help="HTTPS port (default: %(default)s)")
+    serve.add_argument("--metrics-port", type=_port, default=9090, help="plain HTTP port (default: %(default)s)")
+
+    preview = command("preview", _preview, "show what the webhook would do to the workloads in manifests")
+    takes_config(preview)
+    preview.add_argument("files", nargs="*", metavar="FILE", help="manifests; - or none: standard input")
+    preview.add_argument("--output", choices=("diff", "yaml", "json"), default="diff", help="(default: %(default)s)")
+
+    certificates = commands.add_parser("certs", help="make certificates")
+    kinds = certificates.add_subparsers(required=True, metavar="COMMAND")
+    issue = command("issue", _issue, "make a certificate authority and a server certificate", to=kinds)
+    issue.add_argument("--dir", type=Path, required=True, metavar="DIR", help="where the files go")
+    issue.add_argument("--host", action="append", required=True, metavar="NAME", help="DNS name or address; repeatable")
+    issue.add_argument("--days", type=int, default=365, help="how long they hold (default: %(default)s)")
+    issue.add_argument("--force", action="store_true", help="replace files that are there")
+
+    register = command("registration", _registration, "print the MutatingWebhookConfiguration")
+    takes_config(register)
+    where = register.add_mutually_exclusive_group(required=True)
+    where.add_argument("--service", metavar="NAMESPACE/NAME", help="the Service in front of the webhook")
+    where.add_argument("--url", help="where the API server reaches a webhook outside the cluster")
+    register.add_argument("--ca-file", type=Path, required=True, metavar="FILE", help="ca.crt: who signed the server")
+    register.add_argument(
+        "--failure-policy",
+        choices=("Ignore", "Fail"),
+        default="Ignore",
+        help="what becomes of Plane's pods while nothing answers: created unchanged, or refused (default: %(default)s)",
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    number = int(text) if text.isdecimal() else -1
+    if not 0 <= number <= 65535:  # noqa: PLR2004 - TCP's own limit; 0 takes a free one
+        raise argparse.ArgumentTypeError(f"{text} is not a port: expected 0 to 65535")
+    return number

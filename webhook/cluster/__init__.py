@@ -1,0 +1,1 @@
+"""What is said to a cluster about the webhook."""

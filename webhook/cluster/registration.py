@@ -1,0 +1,107 @@
+"""The MutatingWebhookConfiguration as a value: which pods the API server asks about, and what if nobody answers.
+
+Pure: makes a dict, sends nothing. What the conditions let pass is a superset of what webhook.admission.target finds.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+from urllib.parse import urlsplit
+
+from webhook.admission import INJECT
+from webhook.admission.target import ENTRYPOINT_MARKS
+from webhook.settings import Settings
+
+NAME = "plane-webhook"
+# A decision takes well under a millisecond; five seconds pass only when nothing answers, and then for each pod.
+_TIMEOUT_SECONDS = 5
+
+
+class RegistrationError(ValueError):
+    """The registration can't be made of these arguments; the text says why."""
+
+
+def service(text: str) -> dict[str, Any]:
+    """`NAMESPACE/NAME` or `NAMESPACE/NAME:PORT` as a clientConfig. Raises RegistrationError."""
+    namespace, slash, name = text.partition("/")
+    name, colon, port = name.partition(":")
+    if not (namespace and slash and name) or "/" in name or (colon and not port.isdecimal()):
+        raise RegistrationError(f"--service {text}: expected NAMESPACE/NAME, as in plane-webhook/plane-webhook")
+    return {"service": {"namespace": namespace, "name": name, "path": "/mutate", "port": int(port) if port else 443}}
+
+
+def url(text: str) -> dict[str, Any]:
+    """An https URL as a clientConfig; the path is /mutate unless it has one. Raises RegistrationError."""
+    parts = urlsplit(text)
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise RegistrationError(f"--url {text}: expected https://HOST[:PORT][/PATH] without user, query and fragment")
+    return {"url": f"https://{parts.netloc}{parts.path if parts.path.strip('/') else '/mutate'}"}
+
+
+def manifest(
+    settings: Settings, *, client_config: dict[str, Any], ca_bundle: bytes, failure_policy: str = "Ignore"
+) -> dict[str, Any]:
+    """The whole object, ready to apply. `client_config` comes from `service` or `url`, `ca_bundle` is PEM."""
+    own = client_config.get("service", {}).get("namespace", NAME)
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": NAME, "labels": {"app.kubernetes.io/name": NAME}},
+        "webhooks": [
+            {
+                "name": f"inject.pods.{NAME}",
+                "admissionReviewVersions": ["v1"],
+                "clientConfig": {**client_config, "caBundle": base64.b64encode(ca_bundle).decode()},
+                "rules": [
+                    {
+                        "operations": ["CREATE"],
+                        "apiGroups": [""],
+                        "apiVersions": ["v1"],
+                        "resources": ["pods"],
+                        "scope": "Namespaced",
+                    }
+                ],
+                "namespaceSelector": {
+                    "matchLabels": {INJECT: "enabled"},
+                    # Under `Fail` a webhook that governs its own pods, or the cluster's, could never come back.
+                    "matchExpressions": [
+                        {
+                            "key": "kubernetes.io/metadata.name",
+                            "operator": "NotIn",
+                            "values": sorted({"kube-system", own}),
+                        }
+                    ],
+                },
+                "objectSelector": {"matchExpressions": [{"key": INJECT, "operator": "NotIn", "values": ["disabled"]}]},
+                "matchConditions": [{"name": "runs-plane", "expression": condition(settings)}],
+                "failurePolicy": failure_policy,
+                "matchPolicy": "Equivalent",
+                "reinvocationPolicy": "IfNeeded",
+                "sideEffects": "None",
+                "timeoutSeconds": _TIMEOUT_SECONDS,
+            }
+        ],
+    }
+
+
+def condition(settings: Settings) -> str:
+    """CEL that is true for each pod that may run Plane under any of the profiles.
+
+    Every field is guarded by has(): an error skips the webhook in silence under Ignore and refuses the pod under Fail.
+    """
+    profiles = settings.profiles()
+    workloads = [name for name in ENTRYPOINT_MARKS if any(name in profile.workloads for profile in profiles)]
+    images = sorted({image for profile in profiles if "api" in profile.workloads for image in profile.images})
+    # One look for what the names share comes first: it costs least where it is false, and it nearly always is.
+    starts = " || ".join(f"word.contains('{ENTRYPOINT_MARKS[name]}')" for name in workloads)
+    word = starts if len(workloads) == 1 else f"word.contains('docker-entrypoint-') && ({starts})"
+    cases = [f"(has(c.{field}) && c.{field}.exists(word, {word}))" for field in ("command", "args")]
+    if images:
+        own = " || ".join(f"c.image.contains('{image}')" for image in images)
+        cases.append(f"(!has(c.command) && !has(c.args) && has(c.image) && ({own}))")
+    return (
+        "has(object.spec) && has(object.spec.containers) && object.spec.containers.exists(c, "
+        + " || ".join(cases)
+        + ")"
+    )

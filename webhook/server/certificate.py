@@ -1,0 +1,115 @@
+"""The certificate being served: read from a directory, checked, and replaced while connections stay open.
+
+The listening TLS context never holds a certificate. Each handshake goes on with the context of the newest good pair,
+which is complete before a client can meet it and never changes afterwards; connections that are open keep the one that
+they began with. Files that won't do are reported, and what was served before goes on being served.
+"""
+
+import asyncio
+import os
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+
+import certs
+from webhook.server import log
+from webhook.server.metrics import Metrics
+
+# None for a file that isn't there. tls.crt, tls.key, ca.crt.
+_Files = tuple[bytes | None, bytes | None, bytes | None]
+
+
+class Certificate:
+    """A directory's tls.crt, tls.key and (if there is one) ca.crt, as a mounted Secret holds them."""
+
+    def __init__(self, directory: Path, metrics: Metrics) -> None:
+        """Take what is there now; `problem` says why not, if not."""
+        self._directory = directory
+        self._metrics = metrics
+        self._seen: _Files | None = None
+        self._taken: _Files | None = None
+        self._complaint = ""
+        self._leaf: certs.Leaf | None = None
+        # Without a good pair the probes still get their answer, under a certificate that nobody trusts.
+        stand_in = certs.generate(["no-certificate.invalid"], days=1, now=datetime.now(UTC))
+        self._context = _context(stand_in["tls.crt"], stand_in["tls.key"])
+        self.listening = _bare_context()
+        self.listening.sni_callback = self._select
+        self._consider(self._read())
+
+    def problem(self) -> str | None:
+        """Why no client would accept what is being served now, or None."""
+        return self._leaf.problem(datetime.now(UTC)) if self._leaf else self._complaint
+
+    async def watch(self, interval: float) -> None:
+        """Look at the files for ever. They are read, not watched: inotify misses what a kubelet or a network does."""
+        while True:
+            await asyncio.sleep(interval)
+            self.look()
+
+    def look(self) -> None:
+        """Take the files if they have changed and have rested since the last look: no half of a pair is judged."""
+        files = self._read()
+        if files == self._seen and files != self._taken:
+            self._consider(files)
+        self._seen = files
+
+    def _select(self, connection: ssl.SSLObject, _name: str | None, _listening: ssl.SSLContext) -> None:
+        """Called in every handshake, whether the client names a server or not."""
+        connection.context = self._context
+
+    def _read(self) -> _Files:
+        # The kubelet swaps a whole generation of a Secret by one symlink: resolved once, all three are of the same.
+        generation = Path(os.path.realpath(self._directory / "..data"))
+        directory = generation if generation.is_dir() else self._directory
+        return _content(directory / "tls.crt"), _content(directory / "tls.key"), _content(directory / "ca.crt")
+
+    def _consider(self, files: _Files) -> None:
+        certificate, key, authorities = files
+        try:
+            if certificate is None or key is None:
+                missing = " and ".join(name for name, it in (("tls.crt", certificate), ("tls.key", key)) if it is None)
+                raise certs.CertificateError(f"{missing} can't be read: put a readable pair there")
+            leaf = certs.check(certificate, key, authorities, now=datetime.now(UTC))
+            context = _context(certificate, key)
+        except (certs.CertificateError, ssl.SSLError) as error:
+            self._complain(f"{self._directory}: {error}")
+            return
+        self._context, self._leaf, self._taken, self._complaint = context, leaf, files, ""
+        self._metrics.certificate_not_after.set(leaf.not_after.timestamp())
+        self._metrics.certificate_reloads.inc()
+        log.line("info", "certificate in service", names=leaf.names, not_after=leaf.not_after)
+
+    def _complain(self, complaint: str) -> None:
+        """Say it once, count it once: files that stay bad are looked at again and again, for time may heal them."""
+        if complaint != self._complaint:
+            self._complaint = complaint
+            self._metrics.certificate_errors.inc()
+            log.line("error", complaint, serving="the one before" if self._leaf else "nothing that clients trust")
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _bare_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _context(certificate: bytes, key: bytes) -> ssl.SSLContext:
+    """Build a context of exactly these bytes: OpenSSL only takes paths, and the files may change any moment."""
+    context = _bare_context()
+    descriptor = os.memfd_create("tls")
+    try:
+        os.write(descriptor, certificate + b"\n" + key)
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    return context

@@ -1,0 +1,217 @@
+"""The configuration file as one frozen, validated value.
+
+Knows what may be asked for and the defaults; knows nothing of pods, servers or clusters. A file that can't be used is a
+`SettingsError` whose text names every wrong key by its path and says what would do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+Workload = Literal["api", "worker", "beat"]
+
+
+class SettingsError(ValueError):
+    """The configuration can't be used; the text says what is wrong, where, and what would do."""
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("each value may stand once only")
+    return values
+
+
+class _Value(BaseModel):
+    # strict: `"5"` for 5 or `1` for true is a slip worth hearing of, not one to guess at.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+# Nine digits: what the launcher's checks in the container accept too.
+Count = Annotated[int, Field(ge=0, le=999_999_999)]
+Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+
+
+class Env(_Value):
+    """The four variables, by the names that their operators use for them in chart values."""
+
+    gunicorn_max_requests: Count = 0
+    gunicorn_max_requests_jitter: Count = 0
+    celery_task_publish_retry: bool = True
+    celery_broker_pool_limit: Count = 10
+
+    def variables(self) -> dict[str, str]:
+        """Environment variables, name to text; booleans as Python writes them."""
+        return {name.upper(): str(value) for name, value in self}
+
+
+class Retry(_Value):
+    """Celery's task_publish_retry_policy; intervals in seconds."""
+
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
+    interval_start: Seconds = 0.2
+    interval_step: Seconds = 0.5
+    interval_max: Seconds = 2.0
+
+
+class Publish(_Value):
+    """How a task's message is handed to the broker."""
+
+    confirm: bool = True
+    # Zero would mean "do not block at all" to a socket; below 50 ms a healthy broker far away looks dead.
+    timeout: Annotated[float, Field(ge=0.05, le=600, allow_inf_nan=False)] = 5.0
+    mandatory: bool = True
+    retry: Retry = Retry()
+
+
+class Profile(_Value):
+    """What holds for the pods of one namespace."""
+
+    env: Env = Env()
+    publish: Publish = Publish()
+    precedence: Literal["webhook", "chart"] = "webhook"
+    workloads: Annotated[tuple[Workload, ...], Field(min_length=1), AfterValidator(_distinct)] = ("api",)
+    images: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._/:-]*[a-z0-9])?$")], ...],
+        AfterValidator(_distinct),
+    ] = ("makeplane/backend-commercial", "makeplane/plane-backend")
+
+    def __hash__(self) -> int:
+        """By the digest: a cache keyed by profiles should not walk one for each look-up."""
+        return hash(self.digest)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON: the same settings have the same digest everywhere."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Settings(_Value):
+    """The whole configuration: one profile for all namespaces, and those that differ."""
+
+    default: Profile = Profile()
+    namespaces: dict[str, Profile] = {}
+
+    def profile(self, namespace: str) -> Profile:
+        """What holds in `namespace`."""
+        return self.namespaces.get(namespace, self.default)
+
+    def profiles(self) -> list[Profile]:
+        """Every profile that can hold somewhere, the default first."""
+        return [self.default, *self.namespaces.values()]
+
+
+def load(path: Path | None) -> Settings:
+    """Settings of the file at `path`; the defaults for None. Raises SettingsError."""
+    if path is None:
+        return Settings()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SettingsError(f"{path}: can't be read: {reason}") from error
+    try:
+        return parse(text)
+    except SettingsError as error:
+        raise SettingsError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
+
+
+def parse(text: str) -> Settings:
+    """Settings of YAML text. Raises SettingsError."""
+    try:
+        tree = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader that refuses duplicate keys
+    except yaml.YAMLError as error:
+        raise SettingsError(f"not YAML: {' '.join(str(error).split())}") from error
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise SettingsError(f"expected keys such as env and publish, found {_kind(tree)}")
+    namespaces = tree.pop("namespaces", None) or {}
+    if not isinstance(namespaces, dict):
+        raise SettingsError(f"namespaces: expected namespace names with settings, found {_kind(namespaces)}")
+    problems: list[str] = []
+    default = _profile(tree, "", problems)
+    profiles: dict[str, Profile] = {}
+    for name, override in namespaces.items():
+        if not isinstance(override, dict):
+            problems.append(f"namespaces.{name}: expected settings such as env, found {_kind(override)}")
+        elif default is not None:
+            profile = _profile(_merge(tree, override), f"namespaces.{name}.", problems)
+            if profile is not None:
+                profiles[str(name)] = profile
+    if default is None or problems:
+        raise SettingsError("\n".join(problems))
+    return Settings(default=default, namespaces=profiles)
+
+
+def _profile(tree: Mapping[str, Any], prefix: str, problems: list[str]) -> Profile | None:
+    try:
+        # By way of JSON: YAML's lists are to fill tuples, which strict mode refuses of Python objects.
+        return Profile.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        problems.extend(
+            _sentence(prefix, item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()
+        )
+    except (TypeError, ValueError) as error:
+        problems.append(f"{prefix.rstrip('.') or 'the file'}: {error}; use plain numbers, texts, lists and keys")
+    return None
+
+
+def _sentence(prefix: str, loc: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
+    path = prefix + ".".join(str(part) for part in loc)
+    if kind == "extra_forbidden":
+        return f"{path}: unknown key; known here: {', '.join(_known(loc[:-1]))}"
+    shown = _kind(value) if isinstance(value, dict | list | None) else json.dumps(value, default=str)
+    for pydantic, ours in _WORDING.items():
+        message = message.replace(pydantic, ours)
+    return f"{path}: {message}; found {shown}"
+
+
+_WORDING = {
+    "Input should be an object": "should hold keys",
+    "Input should be a valid array": "should be a list",
+    "Tuple should have at least 1 item after validation, not 0": "should name at least one",
+    "Input should": "should",
+    "Value error, ": "",
+    "String should match pattern": "should be an image name without tag, such as",
+}
+
+
+def _known(loc: tuple[int | str, ...]) -> list[str]:
+    model: Any = Profile
+    for part in loc:
+        model = model.model_fields[part].annotation
+    names = list(model.model_fields)
+    return names if loc else [*names, "namespaces"]
+
+
+def _kind(value: object) -> str:
+    return {dict: "keys", list: "a list", type(None): "nothing"}.get(type(value), repr(value))
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a key that stands twice is an error: the first one would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen = set()
+        for key, _ in node.value:
+            name = self.construct_object(key, deep=True)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} stands twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
