@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import yaml
 
 _TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -39,80 +42,88 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Something that makes pods. `template` is the part of `tree` that has a pod's metadata and spec; both are live."""
+    """Something that makes pods; `template` is the part of `tree` that has a pod's metadata and spec."""
 
     document: Document
     tree: dict[str, Any]
-    holder: dict[str, Any]
-    key: str
+    template: dict[str, Any]
 
     @property
-    def template(self) -> dict[str, Any]:
-        """The pod template, or the pod itself."""
-        return self.holder[self.key]  # type: ignore[no-any-return]
+    def metadata(self) -> dict[str, Any]:
+        """The workload's own metadata."""
+        found = self.tree.get("metadata")
+        return found if isinstance(found, dict) else {}
 
     @property
     def namespace(self) -> str:
         """The namespace that the manifest names, else ""."""
-        return str((self.tree.get("metadata") or {}).get("namespace") or "")
+        return str(self.metadata.get("namespace") or "")
 
     def __str__(self) -> str:
         """Kind, namespace and name, as people say them."""
-        metadata = self.tree.get("metadata") or {}
-        name = metadata.get("name") or metadata.get("generateName") or "?"
+        name = self.metadata.get("name") or self.metadata.get("generateName") or "?"
         return f"{self.tree['kind']} {self.namespace + '/' if self.namespace else ''}{name}"
 
 
 def read(text: str, source: str) -> Iterator[Document]:
     """Yield the documents that are not empty. Raises ManifestError."""
-    loader = _Loader(text)
+    for number, (line, tree) in enumerate(_trees(text, source), start=1):
+        document = Document(source, number, line, tree)
+        if tree is None:
+            continue
+        if not isinstance(tree, dict) or not isinstance(tree.get("kind"), str):
+            raise ManifestError(f"{document}: not a Kubernetes object: it has no `kind`")
+        yield document
+
+
+def _trees(text: str, source: str) -> Iterator[tuple[int, Any]]:
     number = 0
+    line = 1
     try:
+        loader = _Loader(text)
         while loader.check_node():
             number += 1
             node = loader.get_node()
             assert node is not None  # noqa: S101 - check_node said so
-            tree = loader.construct_document(node)
-            document = Document(source, number, node.start_mark.line + 1, tree)
-            if tree is None:
-                continue
-            if not isinstance(tree, dict) or not isinstance(tree.get("kind"), str):
-                raise ManifestError(f"{document}: not a Kubernetes object: it has no `kind`")
-            yield document
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+            line = node.start_mark.line + 1
+            # By way of JSON, as kubectl does: keys become texts, and what an alias repeats becomes a copy of its own.
+            yield line, msgspec.json.decode(json.dumps(loader.construct_document(node), allow_nan=False))
+    except yaml.reader.ReaderError as error:  # met before any document is
+        line = text.count("\n", 0, error.position) + 1
+        raise ManifestError(f"{source}: line {line}: not text: the character {error.character:#x}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        what = getattr(error, "problem", None) or str(error)
-        raise ManifestError(f"{source}: document {max(number, 1)}{where}: not YAML: {what}") from error
+        raise ManifestError(f"{source}: document {max(number, 1)}{where}: not YAML: {error.problem}") from error
     except RecursionError as error:
-        raise ManifestError(f"{source}: document {number}: nested too deeply") from error
-    finally:
-        loader.dispose()
+        raise ManifestError(f"{source}: document {number} (line {line}): nested too deeply") from error
+    except (ValueError, TypeError) as error:
+        raise ManifestError(f"{source}: document {number} (line {line}): has no form in JSON: {error}") from error
 
 
 def workloads(document: Document) -> Iterator[Workload]:
     """Yield what makes pods in a document, in Lists too. Raises ManifestError."""
-    yield from _workloads(document, {"": document.tree}, "")
+    yield from _workloads(document, document.tree)
 
 
-def _workloads(document: Document, holder: dict[str, Any], key: str) -> Iterator[Workload]:
-    tree = holder[key]
+def _workloads(document: Document, tree: Any) -> Iterator[Workload]:
     if not isinstance(tree, dict) or not isinstance(tree.get("kind"), str):
         raise ManifestError(f"{document}: an item of the list has no `kind`")
     kind = tree["kind"]
-    if kind == "List" or (kind.endswith("List") and isinstance(tree.get("items"), list)):
-        for index in range(len(tree.get("items") or [])):
-            item = {"": tree["items"][index]}
-            yield from _workloads(document, item, "")
-            tree["items"][index] = item[""]
+    items = tree.get("items")
+    if kind == "List" and not isinstance(items, list | None):
+        raise ManifestError(f"{document}: List: items is no list")
+    if kind.endswith("List") and isinstance(items, list):
+        for item in items:
+            yield from _workloads(document, item)
     elif kind in _TEMPLATES:
         path = _TEMPLATES[kind]
         place: Any = tree
         for step in path:
-            holder, key, place = place, step, place.get(step)
+            place = place.get(step)
             if not isinstance(place, dict):
                 raise ManifestError(f"{document}: {kind}: {'.'.join(path)} is missing or holds no keys")
-        yield Workload(document, tree, holder, key)
+        yield Workload(document, tree, place)
 
 
 def dump(tree: Any) -> str:
@@ -122,22 +133,52 @@ def dump(tree: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: no dates and no base-60 numbers, and `=` and `<<` values are texts."""
+    """YAML as kubectl reads it (sigs.k8s.io/yaml): `y` is true, 1e3 a number; no dates and no base-60 numbers."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """Return the node's tag; where it has none and no quotes, the text decides."""
+        if kind is yaml.ScalarNode and implicit[0]:
+            return "tag:yaml.org,2002:" + _type(value)
+        return super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]
+
+    def text(self, node: yaml.ScalarNode) -> str:
+        """Construct a text as it stands."""
+        return str(node.value)
+
+    def flag(self, node: yaml.ScalarNode) -> bool:
+        """Construct true or false."""
+        return node.value.lower() in _TRUE
+
+    def whole(self, node: yaml.ScalarNode) -> int:
+        """Construct a whole number."""
+        text = node.value.replace("_", "").lower()
+        digits = text.lstrip("+-")
+        return int(text, {"0x": 16, "0b": 2, "0o": 8}.get(digits[:2], 8 if digits[:1] == "0" else 10))
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, expression)
-        for tag, expression in resolvers
-        if tag not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value", "tag:yaml.org,2002:int")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int",
-    re.compile(r"[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[1-9][0-9_]*|0)\Z"),
-    list("-+0123456789"),
-)
+_TRUE = ("y", "yes", "true", "on")
+_FALSE = ("n", "no", "false", "off")
+_INT = re.compile(r"[-+]?(?:0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+
+
+def _type(plain: str) -> str:
+    if plain in ("", "~", "null", "Null", "NULL"):
+        return "null"
+    if plain.lower() in _TRUE + _FALSE and plain in (plain.lower(), plain.upper(), plain.title()):
+        return "bool"
+    digits = plain.replace("_", "") if plain[0] in "+-0123456789" else plain
+    if _INT.fullmatch(digits):
+        return "int"
+    if _FLOAT.fullmatch(digits) and math.isfinite(float(digits)):  # 35e9041, a commit's name, is a text
+        return "float"
+    return "merge" if plain == "<<" else "str"
+
+
+_Loader.add_constructor("tag:yaml.org,2002:bool", _Loader.flag)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.whole)
+# `<<` as a key merges; as a value it is a text like any other.
+_Loader.add_constructor("tag:yaml.org,2002:merge", _Loader.text)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -150,15 +191,19 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)  # noqa: FBT003
 
 
-_PLAIN = re.compile(r"[A-Za-z./_][A-Za-z0-9./_-]*(?:: ?[A-Za-z0-9./_-]+)*\Z")
+_PLAIN = re.compile(r"(?:[A-Za-z/_]|\.(?![0-9]))[A-Za-z0-9./_-]*(?::[A-Za-z0-9./_-]+)*\Z")
+# YAML takes them for line breaks too: only escaped do they come back as they were.
+_BREAKS = frozenset("\x85\u2028\u2029")
 _WORDS = frozenset(("y", "yes", "n", "no", "true", "false", "on", "off", "null", "nan", "inf"))
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    if "\n" in text:
+    if _BREAKS.intersection(text):
+        style = '"'
+    elif "\n" in text:
         style = "|"
     else:
-        plain = _PLAIN.match(text) and ": " not in text and text.lower().lstrip(".") not in _WORDS
+        plain = _PLAIN.match(text) and text.lower().lstrip(".") not in _WORDS
         style = "" if plain else "'" if '"' in text and "'" not in text else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

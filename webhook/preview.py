@@ -19,6 +19,8 @@ from webhook.admission.review import Pod
 from webhook.manifest import Document, ManifestError, Workload, dump, read, workloads
 from webhook.settings import Settings
 
+_REACHED = (Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.NOT_EFFECTIVE)
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -31,8 +33,9 @@ class Change:
 
     @property
     def reached(self) -> bool:
-        """Whether the workload has the variables, by us now or before."""
-        return bool(self.operations) or self.decision.reason is Reason.ALREADY_INJECTED
+        """Whether the workload has the injection, or its variables alone, by us now or before."""
+        annotations = (self.workload.template.get("metadata") or {}).get("annotations") or {}
+        return self.decision.reason in _REACHED and injection.PROVENANCE in annotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,9 @@ def _change(workload: Workload, settings: Settings) -> Change:
         raise ManifestError(f"{workload.document}: {workload}: not a pod template: {error}") from error
     decision = decide(pod, settings.profile(workload.namespace))
     operations = injection.operations(decision.injection) if decision.injection else []
-    workload.holder[workload.key] = jsonpatch.apply_patch(workload.template, operations)
+    patched = jsonpatch.apply_patch(before, operations)
+    workload.template.clear()
+    workload.template.update(patched)
     return Change(workload, decision, before, operations)
 
 

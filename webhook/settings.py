@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,10 @@ Workload = Literal["api", "worker", "beat"]
 
 class SettingsError(ValueError):
     """The configuration can't be used; the text says what is wrong, where, and what would do."""
+
+
+# RFC 1123 label, as Kubernetes demands.
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -79,7 +84,8 @@ class Profile(_Value):
     precedence: Literal["webhook", "chart"] = "webhook"
     workloads: Annotated[tuple[Workload, ...], Field(min_length=1), AfterValidator(_distinct)] = ("api",)
     images: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._/:-]*[a-z0-9])?$")], ...],
+        # [HOST[:PORT]/]NAME: with a tag or digest it would never match, for those of the containers are cut off.
+        tuple[Annotated[str, Field(pattern=r"^([a-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]([a-z0-9._/-]*[a-z0-9])?$")], ...],
         AfterValidator(_distinct),
     ] = ("makeplane/backend-commercial", "makeplane/plane-backend")
 
@@ -128,24 +134,29 @@ def parse(text: str) -> Settings:
     """Settings of YAML text. Raises SettingsError."""
     try:
         tree = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader that refuses duplicate keys
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
         raise SettingsError(f"not YAML: {' '.join(str(error).split())}") from error
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise SettingsError(f"expected keys such as env and publish, found {_kind(tree)}")
-    namespaces = tree.pop("namespaces", None) or {}
+    namespaces = tree.pop("namespaces", {})
     if not isinstance(namespaces, dict):
         raise SettingsError(f"namespaces: expected namespace names with settings, found {_kind(namespaces)}")
     problems: list[str] = []
     default = _profile(tree, "", problems)
     profiles: dict[str, Profile] = {}
     for name, override in namespaces.items():
-        if not isinstance(override, dict):
+        if not isinstance(name, str) or not _NAMESPACE.fullmatch(name):
+            problems.append(
+                f"namespaces.{name}: no namespace can be called that; a name that YAML reads as a number "
+                "or as yes and no needs quotes"
+            )
+        elif not isinstance(override, dict):
             problems.append(f"namespaces.{name}: expected settings such as env, found {_kind(override)}")
         elif default is not None:
             profile = _profile(_merge(tree, override), f"namespaces.{name}.", problems)
             if profile is not None:
-                profiles[str(name)] = profile
+                profiles[name] = profile
     if default is None or problems:
         raise SettingsError("\n".join(problems))
     return Settings(default=default, namespaces=profiles)
@@ -167,7 +178,10 @@ def _profile(tree: Mapping[str, Any], prefix: str, problems: list[str]) -> Profi
 def _sentence(prefix: str, loc: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
     path = prefix + ".".join(str(part) for part in loc)
     if kind == "extra_forbidden":
-        return f"{path}: unknown key; known here: {', '.join(_known(loc[:-1]))}"
+        known = [*_known(loc[:-1]), *(() if prefix or loc[1:] else ("namespaces",))]
+        return f"{path}: unknown key; known here: {', '.join(known)}"
+    if kind == "string_pattern_mismatch":
+        message = "should be an image's name without tag and digest, such as makeplane/plane-backend"
     shown = _kind(value) if isinstance(value, dict | list | None) else json.dumps(value, default=str)
     for pydantic, ours in _WORDING.items():
         message = message.replace(pydantic, ours)
@@ -180,7 +194,6 @@ _WORDING = {
     "Tuple should have at least 1 item after validation, not 0": "should name at least one",
     "Input should": "should",
     "Value error, ": "",
-    "String should match pattern": "should be an image name without tag, such as",
 }
 
 
@@ -188,8 +201,7 @@ def _known(loc: tuple[int | str, ...]) -> list[str]:
     model: Any = Profile
     for part in loc:
         model = model.model_fields[part].annotation
-    names = list(model.model_fields)
-    return names if loc else [*names, "namespaces"]
+    return list(model.model_fields)
 
 
 def _kind(value: object) -> str:
@@ -210,8 +222,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         seen = set()
         for key, _ in node.value:
-            name = self.construct_object(key, deep=True)
-            if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} stands twice", key.start_mark)
-            seen.add(name)
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key should be a plain text", key.start_mark)
+            if key.value in seen:
+                problem = f"the key {key.value!r} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)

@@ -20,9 +20,9 @@ __all__ = ["Answer", "Decision", "MalformedReview", "Reason", "Risk", "answer", 
 INJECT = "plane-webhook/inject"  # label: `enabled` on a namespace, `disabled` on a pod
 
 # etcd takes requests of up to 1.5 MiB (--max-request-bytes); it stores protobuf, which is smaller than the JSON that is
-# measured here, and 64 KiB is more than an injection adds to a pod with a few containers.
-_POD_LIMIT = 1536 * 1024 - 64 * 1024
-
+# measured here. An injection adds less than 24 KiB to a container, so this also bounds what one review can cost.
+_POD_LIMIT = 1536 * 1024
+_ADDED = 24 * 1024
 
 _QUIET = (Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.OPTED_OUT, Reason.NOT_ASKED)
 
@@ -98,12 +98,12 @@ def decide(pod: Pod, profile: Profile, *, size: int = 0) -> Decision:
     if not found:
         return Decision(Reason.NOT_PLANE)
     first = (asked or found)[0]
-    workload, container = first.workload, first.container.name
+    workload, container = first.workload, first.container.name or ""
     if not asked:
         return Decision(Reason.NOT_ASKED, workload, container)
     if labels.get(INJECT) == "disabled":
         return Decision(Reason.OPTED_OUT, workload, container)
-    if size > _POD_LIMIT:
+    if size + len(asked) * _ADDED > _POD_LIMIT:
         return Decision(Reason.POD_TOO_LARGE, workload, container)
     risks = tuple(dict.fromkeys(risk for target in asked for risk in injection.risks(target, pod, profile)))
     planned = injection.plan(pod, asked, profile)

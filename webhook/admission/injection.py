@@ -8,8 +8,11 @@ here, before there is a patch: a patch that can't be applied is an error to it e
 from __future__ import annotations
 
 import json
+import posixpath
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 from webhook import __version__, payload
@@ -38,8 +41,9 @@ class Part:
     name: str
     workload: str
     wrap: bool
-    kept: tuple[str, ...]
-    variables: tuple[str, ...]
+    kept: tuple[str, ...]  # the user's own
+    set: tuple[str, ...]  # ours: in env, or exported by the launcher
+    variables: tuple[str, ...]  # to add to env
     env_exists: bool
     mount: str  # the volume to mount; "" when it is mounted already
     mounts_exist: bool
@@ -68,34 +72,29 @@ def plan(pod: Pod, found: list[Target], profile: Profile) -> Injection | Reason:
     spec, metadata = pod.spec, pod.metadata
     assert spec is not None  # noqa: S101 - `found` came out of it
     annotations = (metadata.annotations if metadata else None) or {}
-    volumes = {volume.name: volume for volume in spec.volumes or ()}
+    volumes = {volume.name or "": volume for volume in spec.volumes or ()}
     ours = {name for name, volume in volumes.items() if name.startswith(VOLUME) and volume.empty_dir is not None}
+    names = _free_names(volumes)
     parts: list[Part] = []
     new_volumes: list[str] = []
     for target in found:
         container = target.container
-        mounts = [mount for mount in container.volume_mounts or () if _at_or_below(mount)]
-        mounted = any(_is_root(mount) and mount.name in ours for mount in mounts)
-        if mounts and not (mounted and len(mounts) == 1) and target.wrappable:
-            return Reason.MOUNT_TAKEN
-        present = {variable.name for variable in container.env or ()}
-        wanted = variables(profile, target.workload)
-        already = PROVENANCE in annotations and (guarded(container) or not target.wrappable)
-        mount = ""
+        mounted = False
+        if target.wrappable:
+            mounts = [mount for mount in container.volume_mounts or () if _at_or_below(mount.mount_path)]
+            mounted = any(_is_ours(mount) and mount.name in ours for mount in mounts)
+            devices = [device for device in container.volume_devices or () if _at_or_below(device.device_path)]
+            if len(mounts) + len(devices) > mounted:
+                return Reason.MOUNT_TAKEN
         if target.wrappable and not mounted:
-            mount = _free(VOLUME, {*volumes, *new_volumes})
-            new_volumes.append(mount)
+            new_volumes.append(next(names))
         parts.append(
-            Part(
-                index=target.index,
-                name=container.name,
-                workload=target.workload,
-                wrap=target.wrappable and not guarded(container),
-                kept=() if already else tuple(sorted(present & wanted.keys())),
-                variables=tuple(name for name in wanted if name not in present and profile.precedence == "webhook"),
-                env_exists=container.env is not None,
-                mount=mount,
-                mounts_exist=container.volume_mounts is not None,
+            _part(
+                target,
+                profile,
+                # The variables of a pod that we have seen may be ours.
+                again=PROVENANCE in annotations and (guarded(container) or not target.wrappable),
+                mount=new_volumes[-1] if target.wrappable and not mounted else "",
             )
         )
     injection = Injection(
@@ -106,13 +105,38 @@ def plan(pod: Pod, found: list[Target], profile: Profile) -> Injection | Reason:
         metadata_exists=metadata is not None,
         annotations_exist=metadata is not None and metadata.annotations is not None,
     )
+    effective = any(target.wrappable for target in found)
     nothing_left = not new_volumes and not any(part.wrap or part.variables for part in parts)
-    if nothing_left and PROVENANCE in annotations:
-        return Reason.ALREADY_INJECTED if any(target.wrappable for target in found) else Reason.NOT_EFFECTIVE
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in annotations.items() if key != PROVENANCE)
+    if nothing_left and (PROVENANCE in annotations or not effective):
+        return Reason.ALREADY_INJECTED if effective else Reason.NOT_EFFECTIVE
+    size = sum(
+        len(key.encode()) + len((value or "").encode()) for key, value in annotations.items() if key != PROVENANCE
+    )
     if size + len(PROVENANCE) + len(provenance(injection).encode()) > _ANNOTATIONS_LIMIT:
         return Reason.ANNOTATIONS_FULL
     return injection
+
+
+def _part(target: Target, profile: Profile, *, again: bool, mount: str) -> Part:
+    container = target.container
+    present = {variable.name: variable.value for variable in container.env or ()}
+    wanted = variables(profile, target.workload)
+    webhook = profile.precedence == "webhook"
+    kept = tuple(
+        name for name, value in wanted.items() if name in present and not (again and webhook and present[name] == value)
+    )
+    return Part(
+        index=target.index,
+        name=container.name or "",
+        workload=target.workload,
+        wrap=target.wrappable and not guarded(container),
+        kept=kept,
+        set=tuple(name for name in wanted if name not in kept and (webhook or target.wrappable)),
+        variables=tuple(name for name in wanted if name not in present and webhook),
+        env_exists=container.env is not None,
+        mount=mount,
+        mounts_exist=container.volume_mounts is not None,
+    )
 
 
 def variables(profile: Profile, workload: str) -> dict[str, str]:
@@ -126,8 +150,10 @@ def variables(profile: Profile, workload: str) -> dict[str, str]:
 
 def risks(target: Target, pod: Pod, profile: Profile) -> list[Risk]:
     """Ways of losing tasks, or of filling a node, that stay open in this container."""
-    kept = {variable.name for variable in target.container.env or ()} & {"GUNICORN_MAX_REQUESTS"}
-    if target.workload != "api" or not target.wrappable or kept or profile.env.gunicorn_max_requests:
+    own = {variable.name: variable.value for variable in target.container.env or ()}
+    limit = own.get("GUNICORN_MAX_REQUESTS", str(profile.env.gunicorn_max_requests))
+    off = set((limit or "").strip()) == {"0"}  # as the settings overlay reads it; valueFrom can't be known here
+    if target.workload != "api" or not target.wrappable or not off:
         return []
     spec = pod.spec
     limited = any(
@@ -151,8 +177,8 @@ def provenance(injection: Injection) -> str:
                 {
                     "name": part.name,
                     "workload": part.workload,
-                    "set": [name for name in variables(injection.profile, part.workload) if name not in part.kept],
-                    "kept": list(part.kept),
+                    "set": part.set,
+                    "kept": part.kept,
                 }
                 for part in injection.parts
             ],
@@ -233,18 +259,16 @@ def _append(path: str, values: list[dict[str, Any]], *, exists: bool) -> list[Op
     return [_add(path, values)] if values else []
 
 
-def _free(name: str, taken: set[str]) -> str:
-    number = 1
-    candidate = name
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}-{number}"
-    return candidate
+def _free_names(taken: Mapping[str, object]) -> Iterator[str]:
+    candidates = (VOLUME if number == 1 else f"{VOLUME}-{number}" for number in count(1))
+    return (name for name in candidates if name not in taken)
 
 
-def _at_or_below(mount: Mount) -> bool:
-    return (mount.mount_path.rstrip("/") + "/").startswith(MOUNT_PATH + "/")
+def _at_or_below(path: str | None) -> bool:
+    # As the kubelet takes it: relative to the root, with dots and double slashes resolved.
+    return (posixpath.normpath("/" + (path or "").lstrip("/")) + "/").startswith(MOUNT_PATH + "/")
 
 
-def _is_root(mount: Mount) -> bool:
-    return mount.mount_path == MOUNT_PATH and not mount.sub_path
+def _is_ours(mount: Mount) -> bool:
+    """Whether the guard can write there, if the volume is ours."""
+    return mount.mount_path == MOUNT_PATH and not (mount.sub_path or mount.sub_path_expr or mount.read_only)

@@ -7,7 +7,7 @@ costs little and nothing unknown can be dropped. Every field of a pod may be abs
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -21,17 +21,26 @@ class _Fields(msgspec.Struct, gc=False):
 
 
 class EnvVar(_Fields):
-    """An environment variable of a container; what it holds is the user's business."""
+    """An environment variable of a container; `value` is None where it comes from elsewhere (valueFrom)."""
 
-    name: str = ""
+    name: str | None = None
+    value: str | None = None
 
 
 class Mount(_Fields, rename="camel"):
     """A volume mount."""
 
-    name: str = ""
-    mount_path: str = ""
-    sub_path: str = ""
+    name: str | None = None
+    mount_path: str | None = None
+    read_only: bool | None = None
+    sub_path: str | None = None
+    sub_path_expr: str | None = None
+
+
+class Device(_Fields, rename="camel"):
+    """A block device; its path may not be a mount's too."""
+
+    device_path: str | None = None
 
 
 class Resources(_Fields):
@@ -43,19 +52,21 @@ class Resources(_Fields):
 class Container(_Fields, rename="camel"):
     """A container, as far as it decides something."""
 
-    name: str = ""
+    # A DNS label, as Kubernetes demands. The bound also keeps a hostile name out of the caches of patches.
+    name: Annotated[str, msgspec.Meta(max_length=63)] | None = None
     image: str | None = None
     command: list[str] | None = None
     args: list[str] | None = None
     env: list[EnvVar] | None = None
     volume_mounts: list[Mount] | None = None
+    volume_devices: list[Device] | None = None
     resources: Resources | None = None
 
 
 class Volume(_Fields, rename="camel"):
     """A volume; only emptyDirs are told from the rest."""
 
-    name: str = ""
+    name: str | None = None
     empty_dir: dict[str, Any] | None = None
 
 
@@ -72,8 +83,8 @@ class Metadata(_Fields, rename="camel"):
 
     name: str | None = None
     generate_name: str | None = None
-    labels: dict[str, str] | None = None
-    annotations: dict[str, str] | None = None
+    labels: dict[str, str | None] | None = None
+    annotations: dict[str, str | None] | None = None
 
 
 class Pod(_Fields):

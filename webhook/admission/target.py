@@ -17,29 +17,12 @@ _ENTRYPOINT = re.compile(r"(?:^|[\s;&|(){}\"'=`/])docker-entrypoint-(api|worker|
 # Every form that the expression takes contains this; the registration's match conditions look for it too.
 ENTRYPOINT_MARKS = {workload: f"docker-entrypoint-{workload}" for workload in ("api", "worker", "beat")}
 
-# Commands that look at a file rather than run it.
-_READERS = frozenset(
-    (
-        "echo",
-        "printf",
-        "cat",
-        "ls",
-        "test",
-        "[",
-        "[[",
-        "chmod",
-        "chown",
-        "cp",
-        "ln",
-        "stat",
-        "head",
-        "tail",
-        "wc",
-        "file",
-    )
-    + ("grep", "sed", "awk", "which", "type", "touch", "true", ":")
-)
-_SEPARATOR = re.compile(r"[;&|(){}]|\b(?:then|do|else|if|while|until)\b|!")
+# Commands that look at a file rather than run it. Not cp and ln: what they make is likely to be run.
+_READERS = {"echo", "printf", "true", ":", "test", "[", "[[", "which", "type", "ls", "stat", "file", "wc", "touch"}
+_READERS |= {"chmod", "chown", "cat", "head", "tail", "grep", "sed", "awk"}
+# What they read goes on to another program or file, and may be run: `sed s/1200/0/ docker-entrypoint-api.sh | sh`.
+_FLOWS_ON = re.compile(r"[^\n;&|>]{0,400}(?:\|(?!\|)|>(?!&|\s*/dev/null))")
+_SEPARATOR = re.compile(r"[;&|(){}`]|\b(?:then|do|else|if|while|until)\b|!")
 # A simple command that reaches further back than this on its line is not looked at to its start.
 _LEAD = 400
 
@@ -75,19 +58,19 @@ def _runs(command: list[str], args: list[str]) -> str | None:
         return None
     for word in words:
         if "docker-entrypoint-" in word:
-            found.update(_executed(word))
+            for match in _ENTRYPOINT.finditer(word):
+                if match[1] not in found and _is_run(match):
+                    found.add(match[1])
     # A script that starts several is the API's if it starts that one: the strictest treatment of the three.
     return next((workload for workload in ENTRYPOINT_MARKS if workload in found), None)
 
 
-def _executed(text: str) -> Iterator[str]:
-    for match in _ENTRYPOINT.finditer(text):
-        start = text.rfind("\n", 0, match.start(1)) + 1
-        lead = text[max(start, match.start(1) - _LEAD) : match.start(1)]
-        simple = _SEPARATOR.split(lead)[-1].split(maxsplit=1)
-        if lead.lstrip().startswith("#") or (simple and simple[0] in _READERS):
-            continue
-        yield match[1]
+def _is_run(match: re.Match[str]) -> bool:
+    """Whether the entrypoint is executed there, and not only read or spoken of."""
+    lead = match.string[max(0, match.start(1) - _LEAD) : match.start(1)].rpartition("\n")[2]
+    simple = _SEPARATOR.split(lead)[-1].split(maxsplit=1)
+    only_read = bool(simple) and simple[0] in _READERS and not _FLOWS_ON.match(match.string, match.end())
+    return not only_read and not lead.lstrip().startswith("#")
 
 
 def _is_one_of(image: str | None, repositories: Iterable[str]) -> bool:

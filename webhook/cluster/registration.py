@@ -6,6 +6,8 @@ Pure: makes a dict, sends nothing. What the conditions let pass is a superset of
 from __future__ import annotations
 
 import base64
+import re
+import string
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +18,10 @@ from webhook.settings import Settings
 NAME = "plane-webhook"
 # A decision takes well under a millisecond; five seconds pass only when nothing answers, and then for each pod.
 _TIMEOUT_SECONDS = 5
+_LAST_PORT = 65535
+_SERVICE = re.compile(r"([a-z0-9-]+)/([a-z0-9-]+)(?::([0-9]{1,5}))?")
+# The API server takes no user, query and fragment; whitespace is a slip.
+_NOT_IN_URL = frozenset("@?#" + string.whitespace)
 
 
 class RegistrationError(ValueError):
@@ -24,17 +30,20 @@ class RegistrationError(ValueError):
 
 def service(text: str) -> dict[str, Any]:
     """`NAMESPACE/NAME` or `NAMESPACE/NAME:PORT` as a clientConfig. Raises RegistrationError."""
-    namespace, slash, name = text.partition("/")
-    name, colon, port = name.partition(":")
-    if not (namespace and slash and name) or "/" in name or (colon and not port.isdecimal()):
+    match = _SERVICE.fullmatch(text)
+    if not match or not 1 <= int(match[3] or 443) <= _LAST_PORT:
         raise RegistrationError(f"--service {text}: expected NAMESPACE/NAME, as in plane-webhook/plane-webhook")
-    return {"service": {"namespace": namespace, "name": name, "path": "/mutate", "port": int(port) if port else 443}}
+    return {"service": {"namespace": match[1], "name": match[2], "path": "/mutate", "port": int(match[3] or 443)}}
 
 
 def url(text: str) -> dict[str, Any]:
     """An https URL as a clientConfig; the path is /mutate unless it has one. Raises RegistrationError."""
-    parts = urlsplit(text)
-    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or parts.username:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        usable = False
+    if not usable or set(text) & _NOT_IN_URL:
         raise RegistrationError(f"--url {text}: expected https://HOST[:PORT][/PATH] without user, query and fragment")
     return {"url": f"https://{parts.netloc}{parts.path if parts.path.strip('/') else '/mutate'}"}
 

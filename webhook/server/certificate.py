@@ -28,18 +28,23 @@ class Certificate:
         self._metrics = metrics
         self._seen: _Files | None = None
         self._taken: _Files | None = None
-        self._complaint = ""
+        self._complaint = f"{directory} was not read yet"
+        self._complained_of: object = None
         self._leaf: certs.Leaf | None = None
         # Without a good pair the probes still get their answer, under a certificate that nobody trusts.
         stand_in = certs.generate(["no-certificate.invalid"], days=1, now=datetime.now(UTC))
         self._context = _context(stand_in["tls.crt"], stand_in["tls.key"])
         self.listening = _bare_context()
         self.listening.sni_callback = self._select
-        self._consider(self._read())
+        self.look()
+        self.look()
 
     def problem(self) -> str | None:
         """Why no client would accept what is being served now, or None."""
-        return self._leaf.problem(datetime.now(UTC)) if self._leaf else self._complaint
+        if self._leaf is None:
+            return self._complaint
+        problem = self._leaf.problem(datetime.now(UTC))
+        return f"{self._directory}: {problem}" if problem else None
 
     async def watch(self, interval: float) -> None:
         """Look at the files for ever. They are read, not watched: inotify misses what a kubelet or a network does."""
@@ -49,8 +54,17 @@ class Certificate:
 
     def look(self) -> None:
         """Take the files if they have changed and have rested since the last look: no half of a pair is judged."""
-        files = self._read()
-        if files == self._seen and files != self._taken:
+        try:
+            files = self._read()
+        except OSError as error:  # out of file descriptors, say: the next look is not far
+            self._complain(error.errno, f"{self._directory} can't be read now: {error.strerror}")
+            return
+        if files == self._taken:
+            if problem := self.problem():  # it has expired since
+                self._complain(files, problem)
+            else:
+                self._complained_of = None
+        elif files == self._seen:
             self._consider(files)
         self._seen = files
 
@@ -66,24 +80,26 @@ class Certificate:
 
     def _consider(self, files: _Files) -> None:
         certificate, key, authorities = files
+        if certificate is None or key is None:
+            missing = " and ".join(name for name, it in (("tls.crt", certificate), ("tls.key", key)) if it is None)
+            self._complain(files, f"{self._directory}: {missing} can't be read: put a readable pair there")
+            return
         try:
-            if certificate is None or key is None:
-                missing = " and ".join(name for name, it in (("tls.crt", certificate), ("tls.key", key)) if it is None)
-                raise certs.CertificateError(f"{missing} can't be read: put a readable pair there")
             leaf = certs.check(certificate, key, authorities, now=datetime.now(UTC))
             context = _context(certificate, key)
-        except (certs.CertificateError, ssl.SSLError) as error:
-            self._complain(f"{self._directory}: {error}")
+        except (certs.CertificateError, OSError) as error:
+            self._complain(files, f"{self._directory}: {error}")
             return
-        self._context, self._leaf, self._taken, self._complaint = context, leaf, files, ""
+        self._context, self._leaf, self._taken, self._complained_of = context, leaf, files, None
         self._metrics.certificate_not_after.set(leaf.not_after.timestamp())
         self._metrics.certificate_reloads.inc()
         log.line("info", "certificate in service", names=leaf.names, not_after=leaf.not_after)
 
-    def _complain(self, complaint: str) -> None:
-        """Say it once, count it once: files that stay bad are looked at again and again, for time may heal them."""
-        if complaint != self._complaint:
-            self._complaint = complaint
+    def _complain(self, what: object, complaint: str) -> None:
+        """Say it once, count it once: what stays bad is looked at again and again, for time may heal it."""
+        self._complaint = complaint
+        if what != self._complained_of:
+            self._complained_of = what
             self._metrics.certificate_errors.inc()
             log.line("error", complaint, serving="the one before" if self._leaf else "nothing that clients trust")
 
@@ -91,7 +107,7 @@ class Certificate:
 def _content(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
-    except OSError:
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError):
         return None
 
 

@@ -38,7 +38,7 @@ class _Lines(logging.Handler):
             fields["traceback"] = logging.Formatter().formatException(record.exc_info)
         try:
             line(record.levelname.lower(), record.getMessage(), **fields)
-        except Exception:  # a record that can't be formatted; the house rule of logging
+        except Exception:  # noqa: BLE001 - a record that can't be formatted; what logging itself does then
             self.handleError(record)
 
 
@@ -46,3 +46,4 @@ def configure() -> None:
     """Make this the only way to stdout for the whole process."""
     logging.basicConfig(handlers=[_Lines()], level=logging.INFO, force=True)
     logging.captureWarnings(capture=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # what goes on as it should is said by the server itself

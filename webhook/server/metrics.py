@@ -2,18 +2,20 @@
 
 import platform
 from functools import cache
-from importlib.metadata import version
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    GCCollector,
     Gauge,
+    GCCollector,
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
+
+from webhook import __version__
 
 # An answer takes about 50 us; the API server gives up after 10 s, and a second is already a broken server.
 BUCKETS = (50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.2, 1.0)
@@ -23,11 +25,12 @@ class Metrics:
     """The registry of one server. Counters are found once and kept: a look-up by label costs more than an increment."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which says when it began
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         build = self._gauge("build_info", "Version of the webhook and of Python; always 1.", ["version", "python"])
-        build.labels(version("plane-webhook"), platform.python_version()).set(1)
+        build.labels(__version__, platform.python_version()).set(1)
 
         self.decision = cache(self._counter("decisions", "Reviews that were answered.", ["reason", "workload"]).labels)
         self.risk = cache(
@@ -35,9 +38,6 @@ class Metrics:
         )
         self.malformed = cache(
             self._counter("malformed", "Requests that were no review, by the answer's HTTP status.", ["status"]).labels
-        )
-        self.internal_errors = self._counter(
-            "internal_errors", "Reviews that met a bug and were let through as they were."
         )
         self.duration = Histogram(
             "plane_webhook_request_duration_seconds",
@@ -57,7 +57,7 @@ class Metrics:
         )
         self.certificate_reloads = self._counter("certificate_reloads", "Certificates that were taken into service.")
         self.certificate_errors = self._counter(
-            "certificate_reload_errors", "Changed certificate files that were not taken: the log says why."
+            "certificate_reload_errors", "Certificate files that would not do: the log says why."
         )
 
     def exposition(self, accept: str) -> tuple[bytes, str]:

@@ -1,0 +1,57 @@
+# Everything that can be run, in one place: `make help`.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check unit lab-tests lab effect bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: lab ## the main job on a real control plane: install, inject, upgrade, run the container, prove it
+	@$(RUN) -m tests.lab.demo
+
+test: check unit lab-tests ## everything that CI runs
+
+check: $(READY) ## style, types, and which room may import which
+	@$(VENV)/bin/ruff check && $(VENV)/bin/ruff format --check && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports --no-cache
+
+unit: $(READY) ## the tests that need nothing but Python
+	@$(RUN) -m pytest -q -m "not lab"
+
+lab-tests: lab ## the tests on a real control plane, RabbitMQ and Plane-like containers
+	@$(RUN) -m pytest -m lab
+
+lab: $(READY) ## set up what the lab needs: system packages, control plane, images (cached)
+	@$(RUN) -m tests.lab
+
+effect: lab ## the whole fault matrix, resumable, with a table at the end
+	@$(RUN) -m bench.effect
+
+bench: lab ## what an admission review costs, next to a Go webhook in the same run
+	@$(RUN) -m bench
+
+lock: $(READY) ## resolve the dependencies anew into requirements/
+	@$(VENV)/bin/pip install -q uv
+	@for group in runtime dev; do \
+		$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
+			--no-emit-index-url --no-emit-find-links --no-header \
+			$$(test $$group = dev && echo --group dev) pyproject.toml -o requirements/$$group.txt; \
+	done
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 ..."; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "Python's venv module is missing: install the package python3-venv"; exit 2; }
+	@echo "setting up $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean: ## remove what was made here (not the cache in your cache folder)
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,33 @@
+"""The reference in docs/ says what the code says."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from webhook.admission.reasons import SENTENCES
+from webhook.settings import Settings, parse
+
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
+
+
+@pytest.mark.parametrize("code", SENTENCES, ids=str)
+def test_each_code_is_explained_with_its_sentence(code: str) -> None:
+    assert f"| `{code}` | {SENTENCES[code]} |" in (DOCS / "reasons.md").read_text()
+
+
+def test_the_configuration_that_is_applied_is_the_default() -> None:
+    text = (DOCS.parents[1] / "manifests" / "base" / "configuration.yaml").read_text()
+    assert parse(text) == Settings()
+
+
+def test_each_key_is_explained_with_its_default() -> None:
+    text = (DOCS / "configuration.md").read_text()
+    default = Settings().default.model_dump(mode="json")
+    for group in ("env", "publish"):
+        for name, value in default[group].items():
+            shown = yaml.safe_dump(value, default_flow_style=True, sort_keys=False).split("\n...")[0].strip()
+            row = next(line for line in text.splitlines() if line.startswith(f"| `{group}.{name}` |"))
+            assert f"`{shown}`" in row.replace("`5`", "`5.0`").replace("interval_max: 2}", "interval_max: 2.0}")
+    for name in ("precedence", "workloads", "images", "namespaces"):
+        assert f"| `{name}` |" in text

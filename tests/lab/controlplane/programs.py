@@ -1,0 +1,178 @@
+"""The control plane's programs: found where the user has them, else built from Go modules into the cache.
+
+`modules/<name>/go.mod` and `go.sum` pin the default versions to the byte; for another version the same files are
+generated in the cache, with sums from the Go client's checksum database. This module must never fetch anything but
+through the `go` client, so that its proxy, its checksum database and its settings stay the user's.
+
+Other defaults for a whole run: LAB_KUBERNETES, LAB_ETCD, LAB_HELM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.lab.cache import LabError, folder, made, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOCKED = Path(__file__).parent / "modules"
+
+
+@dataclass(frozen=True)
+class Module:
+    """A Go module at one version, and what makes its programs report that version."""
+
+    name: str
+    path: str
+    version: str
+
+    @property
+    def ldflags(self) -> str:
+        """Return the linker's settings; clients can't parse the version of a server that was built without."""
+        major, minor, _ = self.version.split(".")
+        if self.name == "kubernetes":
+            values = {"gitVersion": f"v{self.version}", "gitMajor": major, "gitMinor": minor}
+            packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+            stamps = [f"{package}.{name}={value}" for package in packages for name, value in values.items()]
+        elif self.name == "helm":
+            stamps = [f"{self.path}/internal/version.version=v{self.version}"]
+        else:
+            stamps = []  # etcd's version is a constant in its source
+        return " ".join(["-s", "-w", *(f"-X {stamp}" for stamp in stamps)])
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program: where its source is, how it says its version, and how long a cold build takes on 2 cores."""
+
+    package: str
+    module: str
+    takes: str
+    fits: Callable[[tuple[int, int], tuple[int, int]], bool]
+    asks: tuple[str, ...] = ("--version",)
+
+
+def _same_minor(have: tuple[int, int], want: tuple[int, int]) -> bool:
+    return have == want
+
+
+def _skew_of_one(have: tuple[int, int], want: tuple[int, int]) -> bool:
+    """Kubernetes supports kubectl one minor version either side of the server."""
+    return have[0] == want[0] and abs(have[1] - want[1]) <= 1
+
+
+def _same_major(have: tuple[int, int], want: tuple[int, int]) -> bool:
+    return have[0] == want[0]
+
+
+MODULES = {"kubernetes": "k8s.io/kubernetes", "etcd": "go.etcd.io/etcd/server/v3", "helm": "helm.sh/helm/v3"}
+VERSIONS = {
+    "kubernetes": os.environ.get("LAB_KUBERNETES", "1.36.3"),
+    "etcd": os.environ.get("LAB_ETCD", "3.6.16"),
+    "helm": os.environ.get("LAB_HELM", "3.22.0"),
+}
+_CMD = "k8s.io/kubernetes/cmd"
+PROGRAMS = {
+    "etcd": Program(MODULES["etcd"], "etcd", "about 20 seconds", _same_minor),
+    "kube-apiserver": Program(f"{_CMD}/kube-apiserver", "kubernetes", "3 to 5 minutes", _same_minor),
+    "kube-controller-manager": Program(f"{_CMD}/kube-controller-manager", "kubernetes", "about 1 minute", _same_minor),
+    "kubectl": Program(f"{_CMD}/kubectl", "kubernetes", "about 20 seconds", _skew_of_one, ("version", "--client")),
+    "helm": Program("helm.sh/helm/v3/cmd/helm", "helm", "about 1 minute", _same_major, ("version", "--short")),
+}
+
+
+def binary(name: str, version: str | None = None) -> Path:
+    """Return the program: from $KUBEBUILDER_ASSETS, from PATH, from the cache, else built. Raises LabError."""
+    program = PROGRAMS[name]
+    version = version or VERSIONS[program.module]
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise LabError(f"{program.module} version {version!r}: give all three numbers, as in 1.36.3")
+    if own := installed(name, version):
+        return own
+    module = Module(program.module, MODULES[program.module], version)
+    target = folder(module.name, version) / name
+    return made(target, lambda part: _build(program, module, part), what=f"{name} {version}", takes=program.takes)
+
+
+@cache
+def installed(name: str, version: str) -> Path | None:
+    """Return the user's own program if its version fits. One that was named on purpose is not ignored silently."""
+    program = PROGRAMS[name]
+    major, minor, _ = version.split(".")
+    for variable in ("KUBEBUILDER_ASSETS", "PATH"):
+        where = os.environ.get(variable)
+        if not where or not (candidate := shutil.which(name, path=where)):
+            continue
+        shown = subprocess.run([candidate, *program.asks], capture_output=True, text=True, check=False, timeout=30)
+        found = re.search(r"(\d+)\.(\d+)\.\d+", shown.stdout)
+        if found and program.fits((int(found[1]), int(found[2])), (int(major), int(minor))):
+            return Path(candidate)
+        if variable != "PATH":
+            say(f"{candidate} is {found[0] if found else 'of an unknown version'}, {version} is wanted: not used")
+    return None
+
+
+def _build(program: Program, module: Module, target: Path) -> None:
+    _go(
+        _pinned(module),
+        *("build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", module.ldflags),
+        *("-o", str(target), program.package),
+    )
+
+
+def _pinned(module: Module) -> Path:
+    """Return a folder with the module's go.mod and go.sum: ours for the default version, else generated."""
+    locked = LOCKED / module.name
+    if f"{module.path} v{module.version} " in (locked / "go.mod").read_text():  # "// indirect" follows
+        return locked
+    where = folder(module.name, module.version) / "module"
+    takes = "about 30 seconds"
+    return made(where, lambda part: _pin(module, part), what=f"{module.name} {module.version} go.mod", takes=takes)
+
+
+def _pin(module: Module, target: Path) -> None:
+    """Write go.mod and go.sum that build the module's programs as upstream's own tree would."""
+    target.mkdir(exist_ok=True)
+    upstream = json.loads(_go(target, "mod", "download", "-json", f"{module.path}@v{module.version}"))["GoMod"]
+    # The programs run with the language version and GODEBUG defaults of the main module: take upstream's.
+    lines = ["module plane-webhook/tests/lab/controlplane"]
+    lines += re.findall(r"^(?:go|godebug) .*$", Path(upstream).read_text(), re.MULTILINE)
+    lines += [f"require {module.path} v{module.version}"]
+    # Kubernetes' go.mod points its staging modules into its own tree, which the module proxy does not serve: they
+    # are published as modules of their own, v1.36.3 as v0.36.3.
+    staging = re.findall(r"^\s+(\S+) => \./staging/", Path(upstream).read_text(), re.MULTILINE)
+    lines += [f"replace {path} => {path} v0.{module.version.removeprefix('1.')}" for path in staging]
+    lines += [f"tool {program.package}" for program in PROGRAMS.values() if program.module == module.name]
+    (target / "go.mod").write_text("\n".join(lines) + "\n")
+    _go(target, "mod", "tidy")
+
+
+def lock(name: str, version: str) -> None:
+    """Write `modules/<name>/` for another default version."""
+    _pin(Module(name, MODULES[name], version), LOCKED / name)
+
+
+def _go(cwd: Path, *args: str) -> str:
+    """Run the go client. CGO is off, as upstream has it: no C compiler is needed, no library of the machine is used."""
+    if not (go := shutil.which("go")):
+        wanted = re.search(r"^go (\d+\.\d+)", (LOCKED / "kubernetes/go.mod").read_text(), re.MULTILINE)
+        raise LabError(
+            f"`go` is not on PATH: the control plane's programs are built with Go {wanted and wanted[1]} or newer. "
+            "Install Go (its own download page, or your distribution's package if it is new enough) and put its bin "
+            f"folder on PATH; or set KUBEBUILDER_ASSETS to a folder that has {', '.join(PROGRAMS)} of fitting versions."
+        )
+    env = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
+    done = subprocess.run([go, *args], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        tail = "\n".join(done.stderr.splitlines()[-15:])
+        raise LabError(f"`go {' '.join(args)}` failed in {cwd} with exit code {done.returncode}:\n{tail}")
+    return done.stdout

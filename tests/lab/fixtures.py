@@ -1,0 +1,40 @@
+"""Fixtures of the tests that run real parts: made when first asked for, shared by the whole session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab import images
+from tests.lab.broker import Broker
+from tests.lab.cache import LabError
+from tests.lab.packages import ensure_packages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.lab.images import Image
+
+
+def need(*packages: str) -> None:
+    """Install what is missing, or skip with what there is to install."""
+    try:
+        ensure_packages(*packages)
+    except LabError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    """The image that Plane's containers run in."""
+    need("bubblewrap", "util-linux", "dash", "busybox-static")
+    return images.build()
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """A broker that stays up: tests that stop one start their own, and each takes what it published."""
+    need("rabbitmq-server", "bubblewrap")
+    with Broker() as running:
+        yield running

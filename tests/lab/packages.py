@@ -1,0 +1,51 @@
+"""The Debian packages that the lab's real parts come from: installed where that is allowed, named where it isn't."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.lab.cache import LabError, say
+
+# A program of each package, by which its presence is told; RabbitMQ's by the server itself, because the one on PATH is
+# a wrapper that changes to another user.
+PACKAGES = {
+    "bubblewrap": "bwrap",
+    "busybox-static": "busybox",
+    "dash": "dash",
+    "haproxy": "haproxy",
+    "rabbitmq-server": "/usr/lib/rabbitmq/bin/rabbitmq-server",
+    "util-linux": "setpriv",
+}
+
+
+def ensure_packages(*packages: str) -> None:
+    """Install those of the packages (of all, where none is named) that aren't there, or LabError says what to do."""
+    missing = [name for name in packages or PACKAGES if not _there(PACKAGES[name])]
+    if not missing:
+        return
+    command = f"apt-get install --no-install-recommends {' '.join(missing)}"
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise LabError(f"the lab needs the Debian packages {', '.join(missing)}: run `{command}` as root")
+    say(f"installing {', '.join(missing)}")
+    # RUNLEVEL=1 keeps a package from starting its service: ours run on ports of their own.
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    for step in (["apt-get", "update"], [*command.split(), "--yes"]):
+        run = subprocess.run(step, env=environment, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise LabError(f"`{command}` failed:\n{run.stderr}")
+
+
+def program(name: str) -> str:
+    """Return the path of a program of one of the packages. LabError names the package if it isn't there."""
+    package = next((package for package, probe in PACKAGES.items() if probe == name), "util-linux")
+    path = shutil.which(name)
+    if path is None:
+        raise LabError(f"{name} isn't there: install the Debian package {package}: `apt-get install {package}`")
+    return path
+
+
+def _there(probe: str) -> bool:
+    return Path(probe).exists() if probe.startswith("/") else shutil.which(probe) is not None

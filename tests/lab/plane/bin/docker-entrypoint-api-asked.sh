@@ -1,0 +1,8 @@
+#!/bin/bash
+# The API if its last line read the variables that operators asked for: the contender "asked" of the fault lab.
+set -e
+
+python manage.py wait_for_db
+python manage.py wait_for_migrations
+
+exec gunicorn -w "$GUNICORN_WORKERS" -k uvicorn.workers.UvicornWorker plane.asgi:application --bind "${BIND_HOST:-0.0.0.0}":"${PORT:-8000}" --max-requests "$GUNICORN_MAX_REQUESTS" --max-requests-jitter "$GUNICORN_MAX_REQUESTS_JITTER" --access-logfile -

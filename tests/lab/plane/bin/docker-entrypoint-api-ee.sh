@@ -1,0 +1,10 @@
+#!/bin/bash
+# The enterprise edition's API: more commands before the same last line.
+set -e
+
+python manage.py wait_for_db
+python manage.py wait_for_migrations
+export SKIP_ENV_VAR=1
+python manage.py check
+
+exec gunicorn -w "$GUNICORN_WORKERS" -k uvicorn.workers.UvicornWorker plane.asgi:application --bind "${BIND_HOST:-0.0.0.0}":"${PORT:-8000}" --max-requests 1200 --max-requests-jitter 1000 --access-logfile -

@@ -1,0 +1,1 @@
+"""Plane's background tasks, one module each."""

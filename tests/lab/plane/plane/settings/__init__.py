@@ -1,0 +1,1 @@
+"""Plane's settings modules: `common`, and `production` on top of it."""

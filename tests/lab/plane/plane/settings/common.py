@@ -1,0 +1,42 @@
+"""Plane's common settings, as far as publishing a task from a request depends on them.
+
+Like Plane's, they read none of the variables that tune gunicorn or publishing; the rest comes from the environment.
+"""
+
+import os
+
+SECRET_KEY = os.environ.get("SECRET_KEY", "a throw-away key of the lab")
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["plane.db"]
+MIDDLEWARE: list = []
+ROOT_URLCONF = "plane.urls"
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+# Plane's is PostgreSQL. What counts is that the row is committed before the task is published.
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": os.environ.get("DATABASE_PATH", "/tmp/plane.sqlite3"),
+        "OPTIONS": {"timeout": 30},  # seconds that a writer waits for another process's lock
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+REDIS_URL = os.environ.get("REDIS_URL", "")
+
+AMQP_URL = os.environ.get("AMQP_URL")
+CELERY_BROKER_URL = AMQP_URL or "amqp://{}:{}@{}:{}/{}".format(
+    os.environ.get("RABBITMQ_USER", "guest"),
+    os.environ.get("RABBITMQ_PASSWORD", "guest"),
+    os.environ.get("RABBITMQ_HOST", "localhost"),
+    os.environ.get("RABBITMQ_PORT", "5672"),
+    os.environ.get("RABBITMQ_VHOST", "/"),
+)
+CELERY_TIMEZONE = TIME_ZONE
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["application/json"]
+CELERY_IMPORTS = (
+    "plane.bgtasks.export_task",
+    "plane.bgtasks.email_notification_task",
+)

@@ -1,0 +1,65 @@
+"""The lab's RabbitMQ does what the fault lab relies on."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import amqp
+import pytest
+
+from tests.lab.broker import Broker
+from tests.lab.fixtures import need
+
+pytestmark = pytest.mark.lab
+
+
+def publish(broker: Broker, task: str) -> None:
+    """Publish a persistent message and wait until the broker has confirmed it."""
+    host = f"127.0.0.1:{broker.port}"
+    with amqp.Connection(host=host, confirm_publish=True, read_timeout=2) as connection:
+        message = amqp.Message("{}", delivery_mode=2, application_headers={"id": task})
+        connection.channel().basic_publish(message, exchange="celery", routing_key="celery")
+
+
+def test_confirmed_messages_survive_a_stop_and_a_crash() -> None:
+    need("rabbitmq-server", "bubblewrap")
+    with Broker() as broker:
+        broker.declare()
+        publish(broker, "one")
+        broker.stop()
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", broker.port)) != 0
+        broker.start()
+        publish(broker, "two")
+        broker.kill()
+        broker.start()
+        assert broker.queue_depth() == 2
+        assert broker.take() == ["one", "two"]
+        assert broker.take() == []
+    assert not broker.folder.exists()
+
+
+def test_two_brokers_run_side_by_side(broker: Broker) -> None:
+    with Broker() as other:
+        other.declare("only-here")
+        assert "only-here" in other.rabbitmqctl("list_queues", "name")
+        assert "only-here" not in broker.rabbitmqctl("list_queues", "name")
+
+
+def test_a_memory_alarm_blocks_publishers_until_it_ends(broker: Broker) -> None:
+    broker.declare()
+    broker.memory_alarm(on=True)
+    try:
+        with pytest.raises(TimeoutError):
+            publish(broker, "blocked")
+    finally:
+        broker.memory_alarm(on=False)
+    publish(broker, "passes")
+    assert "passes" in broker.take()
+
+
+def test_it_listens_on_loopback_only(broker: Broker) -> None:
+    listening = broker.rabbitmqctl("eval", "[inet:sockname(P) || P <- erlang:ports(), {ok, _} <- [inet:getstat(P)]].")
+    addresses = set(re.findall(r"\{ok,\{\{([\d,]+)\}", listening))
+    assert addresses == {"127,0,0,1"}

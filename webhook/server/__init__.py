@@ -1,0 +1,121 @@
+"""The webhook as a process: HTTPS for the API server, plain HTTP for Prometheus, JSON lines for people.
+
+The only part that knows FastAPI, uvicorn and sockets. It never decides what becomes of a pod: `webhook.admission` does.
+"""
+
+import asyncio
+import functools
+import gc
+import resource
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from webhook import __version__
+from webhook.admission import answer
+from webhook.server import log
+from webhook.server.app import metrics_app, webhook_app
+from webhook.server.certificate import Certificate
+from webhook.server.lifecycle import Lifecycle, Server
+from webhook.server.limits import Limits
+from webhook.server.metrics import Metrics
+from webhook.server.mutate import Decide, Mutate
+from webhook.settings import Settings
+
+__all__ = ["Limits", "run", "serve"]
+
+_CANT_START = 2
+
+# Files that are open besides connections (about a dozen), and those that a scrape or a look at a certificate opens.
+_OWN_FILES = 64
+
+
+class _StartError(Exception):
+    """Why the server can't start, and what would let it."""
+
+
+def serve(settings: Settings, *, cert_dir: Path, host: str, port: int, metrics_port: int) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code: 0 after a clean end, 2 if the server could not start.
+
+    `host`: an address to listen on; empty or `::` for all, IPv4 and IPv6. Port 0 is any free one; the log names it.
+    """
+    decide = functools.partial(answer, settings=settings)
+    return run(decide, cert_dir=cert_dir, host=host, port=port, metrics_port=metrics_port)
+
+
+def run(
+    decide: Decide, *, cert_dir: Path, host: str, port: int, metrics_port: int, limits: Limits | None = None
+) -> int:
+    """Serve the decisions of `decide`: see `serve`."""
+    limits = limits or Limits()
+    log.configure()
+    try:
+        _check_directory(cert_dir)
+        with _listen(host, port, "--port") as tls_port, _listen(host, metrics_port, "--metrics-port") as plain_port:
+            _serve(decide, cert_dir, (tls_port, plain_port), limits)
+    except _StartError as error:
+        sys.stderr.write(f"plane-webhook: {error}\n")
+        return _CANT_START
+    return 0
+
+
+def _serve(decide: Decide, cert_dir: Path, ports: tuple[socket.socket, socket.socket], limits: Limits) -> None:
+    metrics = Metrics()
+    certificate = Certificate(cert_dir, metrics)
+    mutate = Mutate(decide, metrics, limits)
+    lifecycle = Lifecycle(limits, lambda: mutate.reviews)
+
+    def unready() -> str | None:
+        return "draining: this replica is about to end" if lifecycle.draining else certificate.problem()
+
+    webhook = Server(webhook_app(mutate, unready), ports[0], limits, certificate.listening)
+    exporter = Server(metrics_app(metrics), ports[1], limits)
+    _bound_connections(limits)
+    log.line(
+        "info",
+        "listening",
+        version=__version__,
+        address=ports[0].getsockname()[0],
+        port=ports[0].getsockname()[1],
+        metrics_port=ports[1].getsockname()[1],
+    )
+    # What is there now stays for good: the cyclic collector need not walk it again in the middle of a review.
+    gc.collect()
+    gc.freeze()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(lifecycle.run(webhook, exporter, certificate.watch(limits.poll_seconds)))
+
+
+def _bound_connections(limits: Limits) -> None:
+    """Let the kernel count: beyond this the event loop closes what it accepts, during the TLS handshake too."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections + _OWN_FILES
+    soft = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+
+
+def _check_directory(cert_dir: Path) -> None:
+    try:
+        next(cert_dir.iterdir(), None)
+    except OSError as error:
+        raise _StartError(
+            f"--cert-dir {cert_dir} can't be read ({error.strerror}): mount the Secret with tls.crt, tls.key and "
+            "ca.crt there, or make them with `plane-webhook certs issue`"
+        ) from error
+
+
+def _listen(host: str, port: int, option: str) -> socket.socket:
+    everywhere = host in {"", "::"}
+    ipv6 = ":" in host or (everywhere and socket.has_dualstack_ipv6())
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ipv6 else socket.AF_INET, dualstack_ipv6=ipv6 and everywhere
+        )
+    except (OSError, OverflowError) as error:
+        why = str(getattr(error, "strerror", error)).partition(" (while")[0]
+        raise _StartError(
+            f"{option} {port} on {host or 'every address'} can't be listened on ({why}): choose another {option} or "
+            "--host, or end the process that has it"
+        ) from error
