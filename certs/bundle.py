@@ -7,7 +7,7 @@ from certs.checking import CertificateError
 
 
 def bundle(pem: bytes) -> bytes:
-    """The certificates in `pem` and nothing else of it. Raises CertificateError where there is none, or a private key."""
+    """The certificates in `pem`, without what stands around them. CertificateError: there is none, or a private key."""
     if b"PRIVATE KEY" in pem:
         raise CertificateError("holds a private key, which must not leave its machine; name the file of the authority")
     try:

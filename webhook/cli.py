@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = command("serve", _serve, "answer the API server's admission reviews")
     takes_config(serve)
     serve.add_argument("--cert-dir", type=Path, required=True, metavar="DIR", help="has tls.crt, tls.key and ca.crt")
-    serve.add_argument("--host", default="0.0.0.0", help="address to listen on (default: %(default)s)")  # noqa: S104 - a pod's
+    serve.add_argument("--host", default="", help="address to listen on (default: all, IPv4 and IPv6)")
     serve.add_argument("--port", type=_port, default=8443, help="HTTPS port (default: %(default)s)")
     serve.add_argument("--metrics-port", type=_port, default=9090, help="plain HTTP port (default: %(default)s)")
 

@@ -17,7 +17,7 @@ import msgspec
 from webhook.admission import Decision, Reason, decide, injection
 from webhook.admission.review import Pod
 from webhook.manifest import Document, ManifestError, Workload, dump, read, workloads
-from webhook.settings import Settings
+from webhook.settings import Publish, Settings
 
 _REACHED = (Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.NOT_EFFECTIVE)
 
@@ -59,6 +59,7 @@ class Preview:
                 *(_diff(change) for change in changed),
                 *(_headline(change) for change in same),
                 f"{len(changed)} of {len(self.changes)} workloads would change.",
+                *dict.fromkeys(_worst_case(change) for change in changed),
             ]
         )
 
@@ -107,6 +108,14 @@ def _row(change: Change) -> dict[str, Any]:
 
 def _headline(change: Change) -> str:
     return f"{change.workload}: {change.decision.reason}: {change.decision.reason.sentence}"
+
+
+def _worst_case(change: Change) -> str:
+    publish = change.decision.injection.profile.publish if change.decision.injection else Publish()
+    return (
+        f"A publish to the broker takes at most {publish.worst_case:g} s and is an error then: twice the deadline of "
+        f"{publish.deadline:g} s, to wait for a free connection of the pool and for all its tries."
+    )
 
 
 def _diff(change: Change) -> str:

@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Workload = Literal["api", "worker", "beat"]
 
@@ -60,10 +60,11 @@ class Env(_Value):
 class Retry(_Value):
     """Celery's task_publish_retry_policy; intervals in seconds."""
 
-    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
+    # As many as fit into the deadline: a broker that restarts is back within it, and then nobody has seen an error.
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = 30
     interval_start: Seconds = 0.2
-    interval_step: Seconds = 0.5
-    interval_max: Seconds = 2.0
+    interval_step: Seconds = 0.2
+    interval_max: Seconds = 1.0
 
 
 class Publish(_Value):
@@ -72,8 +73,21 @@ class Publish(_Value):
     confirm: bool = True
     # Zero would mean "do not block at all" to a socket; below 50 ms a healthy broker far away looks dead.
     timeout: Annotated[float, Field(ge=0.05, le=600, allow_inf_nan=False)] = 5.0
+    # Long enough for a read and a reconnect that both time out; past it nobody waits for the answer to a click.
+    deadline: Annotated[float, Field(ge=0.05, le=3600, allow_inf_nan=False)] = 15.0
     mandatory: bool = True
     retry: Retry = Retry()
+
+    @model_validator(mode="after")
+    def _deadline_after_timeout(self) -> Self:
+        if self.deadline < self.timeout:
+            raise ValueError("deadline should be at least timeout")
+        return self
+
+    @property
+    def worst_case(self) -> float:
+        """Seconds that a publish takes at the most: to wait for a free connection, and for all its tries."""
+        return 2 * self.deadline
 
 
 class Profile(_Value):
@@ -182,6 +196,8 @@ def _sentence(prefix: str, loc: tuple[int | str, ...], kind: str, message: str, 
         return f"{path}: unknown key; known here: {', '.join(known)}"
     if kind == "string_pattern_mismatch":
         message = "should be an image's name without tag and digest, such as makeplane/plane-backend"
+    if kind == "value_error":
+        return f"{path}: {message.replace('Value error, ', '')}"
     shown = _kind(value) if isinstance(value, dict | list | None) else json.dumps(value, default=str)
     for pydantic, ours in _WORDING.items():
         message = message.replace(pydantic, ours)
@@ -193,7 +209,6 @@ _WORDING = {
     "Input should be a valid array": "should be a list",
     "Tuple should have at least 1 item after validation, not 0": "should name at least one",
     "Input should": "should",
-    "Value error, ": "",
 }
 
 

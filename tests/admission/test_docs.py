@@ -28,6 +28,8 @@ def test_each_key_is_explained_with_its_default() -> None:
         for name, value in default[group].items():
             shown = yaml.safe_dump(value, default_flow_style=True, sort_keys=False).split("\n...")[0].strip()
             row = next(line for line in text.splitlines() if line.startswith(f"| `{group}.{name}` |"))
-            assert f"`{shown}`" in row.replace("`5`", "`5.0`").replace("interval_max: 2}", "interval_max: 2.0}")
+            assert f"`{shown}`" in row.replace("`5`", "`5.0`").replace("`15`", "`15.0`").replace(
+                "interval_max: 1}", "interval_max: 1.0}"
+            )
     for name in ("precedence", "workloads", "images", "namespaces"):
         assert f"| `{name}` |" in text

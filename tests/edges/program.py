@@ -10,9 +10,9 @@ from webhook.server import Limits, run
 from webhook.settings import Settings
 
 
-def broken(_body: bytes) -> Answer:
+def broken(body: bytes) -> Answer:
     """What a bug in the decision looks like from outside: nothing else can be sent to make one happen."""
-    raise LookupError("a bug, made for this test")
+    raise LookupError(f"a bug, made for this test, that quotes {body!r}")
 
 
 def main(options: dict[str, object]) -> int:

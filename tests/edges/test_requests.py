@@ -29,7 +29,7 @@ def test_a_review_is_answered_logged_and_counted(webhook: Webhook) -> None:
     assert content["response"]["allowed"] is True
     assert content["response"]["patchType"] == "JSONPatch"
 
-    (line,) = webhook.lines(uid="a-uid-of-this-test")
+    (line,) = wait_for(lambda: webhook.lines(uid="a-uid-of-this-test"), 15, "the line that follows the answer")
     assert line.pop("time").endswith("Z")
     assert line.pop("milliseconds") > 0
     assert line.pop("message")
@@ -195,20 +195,20 @@ SLOW = {
 
 
 def test_a_request_that_trickles_is_cut_off(tmp_path: Path, cert_dir: Path) -> None:
-    with Webhook(cert_dir, tmp_path / "log", request_seconds=0.5) as webhook:
+    with Webhook(cert_dir, tmp_path / "log", request_seconds=0.3) as webhook:
         for name, sent in SLOW.items():
             with webhook.raw() as connection:
                 began = time.monotonic()
                 connection.sendall(sent)
                 received = receive_all(connection)
-                assert 0.4 < time.monotonic() - began < 5, name
+                assert 0.2 < time.monotonic() - began < 5, name
                 assert b"HTTP/1.1 408" in received, name
-                assert b"within 0.5 seconds" in received, name
+                assert b"within 0.3 seconds" in received, name
         # bytes that keep coming, each in time, don't help
         with webhook.raw() as connection:
             began = time.monotonic()
             connection.sendall(SLOW["half a head"])
-            for _ in range(10):
+            for _ in range(6):
                 connection.sendall(b"x")
                 time.sleep(0.1)
             assert receive_all(connection).startswith(b"HTTP/1.1 408")
@@ -216,7 +216,7 @@ def test_a_request_that_trickles_is_cut_off(tmp_path: Path, cert_dir: Path) -> N
         # a connection that has been used is held to the same, and one that waits between requests is not
         connection = webhook.connect()
         assert post(connection, review())[0] == 200
-        time.sleep(1)
+        time.sleep(0.6)
         assert post(connection, review())[0] == 200
 
 
@@ -250,7 +250,7 @@ def test_large_bodies_at_once_cost_bounded_memory_and_keep_nobody_else_waiting(t
         assert webhook.metric("bytes_in_flight") <= limits.bodies
         began = time.monotonic()
         assert post(webhook.connect(), review())[0] == 200
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
         assert webhook.metric('malformed_total{status="503"}') >= 2
         assert webhook.resident_mib() - at_rest < 2 * limits.bodies / 2**20
         for stranger in strangers:
@@ -275,7 +275,7 @@ def test_a_connection_that_nobody_uses_is_closed_in_the_end(tmp_path: Path, cert
         for connection in (used.sock, webhook.raw()):
             began = time.monotonic()
             assert receive_all(connection) == b""
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 8
 
 
 def test_there_are_only_so_many_connections(tmp_path: Path, cert_dir: Path) -> None:
@@ -285,7 +285,13 @@ def test_there_are_only_so_many_connections(tmp_path: Path, cert_dir: Path) -> N
         assert len(list(Path(f"/proc/{webhook.process.pid}/fd").iterdir())) < 100
         for connection in kept:
             connection.close()
-        wait_for(lambda: post(webhook.connect(), review())[0] == 200, 5, "there is room again")
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return post(webhook.connect(), review())[0] == 200
+            return False
+
+        wait_for(answers, 10, "there is room again")
 
 
 def test_a_bug_in_the_decision_lets_the_pod_through(tmp_path: Path, cert_dir: Path) -> None:
@@ -297,14 +303,17 @@ def test_a_bug_in_the_decision_lets_the_pod_through(tmp_path: Path, cert_dir: Pa
         assert (response["uid"], response["allowed"], "patch" in response) == ("buggy", True, False)
         assert post(connection, b"{}")[0] == 400
         assert webhook.metric('decisions_total{reason="internal-error",workload=""}') == 1
-        assert webhook.lines(uid="buggy")[0]["reason"] == "internal-error"
-        assert "LookupError: a bug, made for this test" in webhook.lines(level="error")[0]["traceback"]
+        wait_for(lambda: webhook.lines(uid="buggy", reason="internal-error"), 15, "the line that follows the answer")
+        line = webhook.lines(level="error")[0]
+        assert (line["exception"], "in broken" in line["traceback"]) == ("LookupError", True)
+        assert SECRET not in webhook.process.log.read_text()
 
 
 def test_no_line_holds_what_stands_in_a_pod(webhook: Webhook) -> None:
     post(webhook.connect(), review())
     post(webhook.connect(), review()[:-1])
     post(webhook.connect(), review("u" * 100_000))
+    wait_for(lambda: webhook.lines(uid="u" * 256), 15, "the line that follows the answer")
     text = webhook.process.log.read_text()
     assert SECRET not in text
     assert all(len(line) < 3000 for line in text.splitlines())
@@ -314,14 +323,16 @@ def test_no_line_holds_what_stands_in_a_pod(webhook: Webhook) -> None:
 def test_a_log_that_nobody_reads_any_more_breaks_nothing(tmp_path: Path, cert_dir: Path) -> None:
     webhook = Webhook(cert_dir, tmp_path / "none")
     with subprocess.Popen(webhook.argv, stdout=subprocess.PIPE, cwd=REPOSITORY) as process:
-        assert process.stdout
-        lines = map(json.loads, process.stdout)
-        webhook.port = next(line["port"] for line in lines if line["message"] == "listening")
-        process.stdout.close()
-        connection = webhook.connect()
-        for _ in range(3):
-            assert post(connection, review())[2]
-        process.kill()
+        try:
+            assert process.stdout
+            lines = map(json.loads, process.stdout)
+            webhook.port = next(line["port"] for line in lines if line["message"] == "listening")
+            process.stdout.close()
+            connection = webhook.connect()
+            for _ in range(3):
+                assert post(connection, review())[2]
+        finally:
+            process.kill()
 
 
 def test_the_metrics_port_answers_nothing_else(webhook: Webhook) -> None:

@@ -206,7 +206,8 @@ class Container:
             if volume.memory:
                 size = f"size={volume.size}," if volume.size is not None else ""
                 script.append(f"mount -t tmpfs -o {size}mode=0777 tmpfs '{folder}'")
-        script += [f"mkdir -p '{self._source(each)}'" for each in self.spec.mounts if each.sub_path]
+        made = (self._source(each) for each in self.spec.mounts if each.sub_path)
+        script += [f"[ -e '{path}' ] || mkdir -p '{path}'" for path in made]
         script += ["echo ready", "exec sleep infinity"]
         own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
         die = [program("setpriv"), "--pdeathsig", "KILL", "/bin/sh", "-c", "\n".join(script)]

@@ -1,12 +1,12 @@
 """A TCP proxy on loopback that breaks: what stands between Plane and RabbitMQ in the fault lab.
 
-One small proxy of our own and no toxiproxy: nearly all of the faults need to know where in AMQP's stream they are (a publish
-swallowed, cut after half a frame, its acknowledgement lost or half delivered), to hold one direction only, to accept and
-then reject, to trickle single bytes, or to leave a SYN unanswered. toxiproxy does none of these but the half-open link, and
-two instruments would need two calibrations.
+One small proxy of our own and no toxiproxy: nearly all of the faults need to know where in AMQP's stream they are (a
+publish swallowed, cut after half a frame, its acknowledgement lost or half delivered), to accept and then reject, to
+trickle single bytes, or to leave a SYN unanswered. toxiproxy can't do these, and it would be a second instrument for
+the rest: half-open links, delay, refusal, reset.
 
-It runs on a thread of its own and is controlled by method calls from any other. It parses frames towards the broker and changes
-no byte: it forwards, withholds or delays them. It must never listen anywhere but on loopback.
+It runs on a thread of its own and is controlled by method calls from any other. It reads the frames towards the broker
+and changes no byte: it forwards, withholds or delays them. It must never listen anywhere but on loopback.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Frames:
             piece = data[at : at + need]
             self._head += piece
             at += len(piece)
-            if len(self._head) == 11:  # noqa: PLR2004
+            if len(self._head) == 11:
                 kind, size = self._head[0], int.from_bytes(self._head[3:7])
                 if found is None and kind == 1 and self._head[7:] == _BASIC_PUBLISH:
                     found = max(start, 0)
@@ -296,13 +296,13 @@ class Proxy:
         if flow.limit is not None and not up:
             link.down = Flow(limit=max(flow.limit - len(data), 0))
             data = data[: flow.limit]
-        if flow.swallow or not data:
+        if flow.swallow or not data or writer.is_closing():
             return
         if flow.rate:
             for byte in data:
                 writer.write(bytes([byte]))
                 await asyncio.sleep(1 / flow.rate)
-                if (link.up if up else link.down) is not flow:
+                if (link.up if up else link.down) is not flow or writer.is_closing():
                     break
         elif flow.delay:
             self._loop.call_later(flow.delay, _write, writer, data)

@@ -48,4 +48,6 @@ def program(name: str) -> str:
 
 
 def _there(probe: str) -> bool:
-    return Path(probe).exists() if probe.startswith("/") else shutil.which(probe) is not None
+    if probe.startswith("/"):
+        return Path(probe).exists()
+    return shutil.which(probe, path=f"{os.environ['PATH']}:/usr/sbin") is not None  # not everybody's PATH has it

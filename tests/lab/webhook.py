@@ -43,7 +43,7 @@ def command(*words: str | Path, stdin: str | None = None) -> str:
 
 
 class Webhook:
-    """`plane-webhook serve`. `with` starts it and leaves nothing; `start` again after it has ended takes the same ports.
+    """`plane-webhook serve`. `with` starts it and leaves nothing; `start` after its end takes the same ports again.
 
     `port`, `metrics_port` and `url` hold once it has been started.
     """
@@ -58,10 +58,10 @@ class Webhook:
         self.folder = Path(tempfile.mkdtemp(prefix="plane-webhook-serve-"))
         self.cert_dir = cert_dir or self.folder / "tls"
         self._hosts = [word for host in hosts for word in ("--host", host)]
-        self._config: list[str | Path] = []
+        self.configuration: Path | None = None
         if configuration is not None:
-            (self.folder / "configuration.yaml").write_text(configuration)
-            self._config = ["--config", self.folder / "configuration.yaml"]
+            self.configuration = self.folder / "configuration.yaml"
+            self.configuration.write_text(configuration)
         self.port = self.metrics_port = 0  # any free one, the first time
         self._runs = 0
 
@@ -81,7 +81,7 @@ class Webhook:
     def start(self) -> None:
         """Start it and return when it is ready."""
         self._runs += 1
-        argv = ["serve", *self._config, "--cert-dir", self.cert_dir, "--host", "127.0.0.1"]
+        argv = ["serve", *self._config(), "--cert-dir", self.cert_dir, "--host", "127.0.0.1"]
         argv += ["--port", str(self.port), "--metrics-port", str(self.metrics_port)]
         self.process = Process([COMMAND, *argv], log=self.folder / f"serve-{self._runs}.log")
         need = [self.process]
@@ -106,10 +106,13 @@ class Webhook:
         command("certs", "issue", "--dir", directory, *self._hosts, *words)
 
     def registration(self, *words: str | Path) -> str:
-        """Return the registration as `plane-webhook registration` prints it: for its URL, unless `words` say --service."""
+        """Return what `plane-webhook registration` prints: for its URL, unless `words` say --service."""
         where = () if "--service" in words else ("--url", self.url)
         authority = () if "--ca-file" in words else ("--ca-file", self.cert_dir / "ca.crt")
-        return command("registration", *self._config, *where, *authority, *words)
+        return command("registration", *self._config(), *where, *authority, *words)
+
+    def _config(self) -> list[str | Path]:
+        return ["--config", self.configuration] if self.configuration else []
 
     def ready(self) -> bool:
         """Tell what a readiness probe would."""

@@ -19,10 +19,8 @@ __all__ = ["Answer", "Decision", "MalformedReview", "Reason", "Risk", "answer", 
 
 INJECT = "plane-webhook/inject"  # label: `enabled` on a namespace, `disabled` on a pod
 
-# etcd takes requests of up to 1.5 MiB (--max-request-bytes); it stores protobuf, which is smaller than the JSON that is
-# measured here. An injection adds less than 24 KiB to a container, so this also bounds what one review can cost.
-_POD_LIMIT = 1536 * 1024
-_ADDED = 24 * 1024
+# More than twice what could be injected is not even read: as objects, a crafted pod of 40 MB would take ten times that.
+_UNREAD = 4 * 1024 * 1024
 
 _QUIET = (Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.OPTED_OUT, Reason.NOT_ASKED)
 
@@ -67,13 +65,16 @@ def answer(body: bytes, settings: Settings) -> Answer:
     """Answer an AdmissionReview; `allowed` is always true. Raises MalformedReview for what is none."""
     request = review.parse(body)
     profile = settings.profile(request.namespace or "")
-    pod = review.parse_pod(request.object) if request.creates_pod else None
+    size = len(request.object)
+    pod = review.parse_pod(request.object) if request.creates_pod and size <= _UNREAD else None
     if not request.creates_pod:
         decision = Decision(Reason.NOT_A_POD_CREATION)
+    elif size > _UNREAD:
+        decision = Decision(Reason.POD_TOO_LARGE)
     elif pod is None:
         decision = Decision(Reason.POD_UNREADABLE)
     else:
-        decision = decide(pod, profile, size=len(bytes(request.object)))
+        decision = decide(pod, profile, size=size)
     patch = injection.encoded(decision.injection) if decision.injection else b""
     metadata = pod.metadata if pod else None
     return Answer(
@@ -103,10 +104,8 @@ def decide(pod: Pod, profile: Profile, *, size: int = 0) -> Decision:
         return Decision(Reason.NOT_ASKED, workload, container)
     if labels.get(INJECT) == "disabled":
         return Decision(Reason.OPTED_OUT, workload, container)
-    if size + len(asked) * _ADDED > _POD_LIMIT:
-        return Decision(Reason.POD_TOO_LARGE, workload, container)
     risks = tuple(dict.fromkeys(risk for target in asked for risk in injection.risks(target, pod, profile)))
-    planned = injection.plan(pod, asked, profile)
+    planned = injection.plan(pod, asked, profile, size=size)
     if isinstance(planned, Reason):
         return Decision(planned, workload, container, risks=risks if planned is Reason.ALREADY_INJECTED else ())
     reason = Reason.INJECTED if any(target.wrappable for target in asked) else Reason.NOT_EFFECTIVE

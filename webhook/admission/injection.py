@@ -31,6 +31,10 @@ Operation = dict[str, Any]
 
 # k8s.io/apimachinery pkg/api/validation: TotalAnnotationSizeLimitB, the bytes of all keys and values.
 _ANNOTATIONS_LIMIT = 256 * 1024
+# etcd takes requests of up to 1.5 MiB (--max-request-bytes); it stores protobuf, which is smaller than the JSON that is
+# measured here. A container gets less than 32 KiB from us; so this also bounds what one review can cost.
+_POD_LIMIT = 1536 * 1024
+_ADDED = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,8 @@ def guarded(container: Container) -> bool:
     return any(word == ARGV0 and command[at].startswith(_SIGNATURE) for at, word in enumerate(command[1:]))
 
 
-def plan(pod: Pod, found: list[Target], profile: Profile) -> Injection | Reason:
-    """What to inject for `found` (at least one), or the reason why nothing is."""
+def plan(pod: Pod, found: list[Target], profile: Profile, *, size: int = 0) -> Injection | Reason:
+    """What to inject for `found` (at least one) in a pod of `size` bytes, or the reason why nothing is."""
     spec, metadata = pod.spec, pod.metadata
     assert spec is not None  # noqa: S101 - `found` came out of it
     annotations = (metadata.annotations if metadata else None) or {}
@@ -109,10 +113,11 @@ def plan(pod: Pod, found: list[Target], profile: Profile) -> Injection | Reason:
     nothing_left = not new_volumes and not any(part.wrap or part.variables for part in parts)
     if nothing_left and (PROVENANCE in annotations or not effective):
         return Reason.ALREADY_INJECTED if effective else Reason.NOT_EFFECTIVE
-    size = sum(
-        len(key.encode()) + len((value or "").encode()) for key, value in annotations.items() if key != PROVENANCE
-    )
-    if size + len(PROVENANCE) + len(provenance(injection).encode()) > _ANNOTATIONS_LIMIT:
+    if size + len(parts) * _ADDED > _POD_LIMIT:
+        return Reason.POD_TOO_LARGE
+    others = ((key, value or "") for key, value in annotations.items() if key != PROVENANCE)
+    theirs = sum(len(key.encode()) + len(value.encode()) for key, value in others)
+    if theirs + len(PROVENANCE) + len(provenance(injection).encode()) > _ANNOTATIONS_LIMIT:
         return Reason.ANNOTATIONS_FULL
     return injection
 

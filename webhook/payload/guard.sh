@@ -1,35 +1,62 @@
 # plane-webhook guard 1
 # Runs first in the container, then becomes Plane's own command. $1: variables to export where unset,
 # $2 to $5: the files below, the rest: Plane's own command, which runs as it was whatever goes wrong here.
+# Outside of the function nothing relies on the shell's options: SHELLOPTS in the environment may set -e and -u.
 plane_webhook_install() (
-    dir=$1 && shift
+    set +eu
     umask 022
+    PATH=$PATH:/usr/bin:/bin
+    dir=$1 && shift
     if [ ! -d "$dir" ]; then echo "$dir is not mounted"; exit 1; fi
-    rm -rf "$dir/bin" "$dir/lib" "$dir/proof" "$dir/settings.json"
-    if ! mkdir "$dir/bin" "$dir/lib"; then echo "$dir is not writable"; exit 1; fi
+    # The volume outlives the container: what an earlier run left in our places goes, links and locked folders too.
+    clear() { rm -rf "$dir/bin" "$dir/lib" "$dir/proof" "$dir/settings.json"; }
+    if ! clear; then
+        for file in bin lib proof settings.json; do [ -L "$dir/$file" ] || chmod -R u+rwx "$dir/$file"; done
+        clear || { echo "what an earlier start left in $dir can't be cleared"; exit 1; }
+    fi
+    mkdir "$dir/bin" "$dir/lib" || { echo "$dir is not writable"; exit 1; }
+    all="$1
+$2
+$3
+$4"
     for file in settings.json lib/plane_webhook_settings.py bin/gunicorn proof; do
         if [ -z "$1" ]; then echo "the text of $file is empty"; exit 1; fi
-        printf '%s\n' "$1" >"$dir/$file"
-        if [ "$(cat "$dir/$file")" != "$1" ]; then echo "$dir/$file could not be written"; exit 1; fi
+        printf '%s\n' "$1" >"$dir/$file" || { echo "$dir/$file can't be written"; exit 1; }
         shift
     done
-    if ! cp "$dir/bin/gunicorn" "$dir/bin/celery" || ! chmod 0555 "$dir/bin/gunicorn" "$dir/bin/celery" "$dir/proof"; then
-        echo "the programs in $dir could not be made executable"; exit 1
+    if [ "$(cd "$dir" && cat settings.json lib/plane_webhook_settings.py bin/gunicorn proof)" != "$all" ] ||
+        ! chmod 0555 "$dir/bin/gunicorn" "$dir/proof" || ! ln "$dir/bin/gunicorn" "$dir/bin/celery"; then
+        echo "what was written to $dir is not there"; exit 1
     fi
-    for file in gunicorn celery; do
-        if [ "$(PLANE_WEBHOOK_SELF_TEST=1 "$dir/bin/$file")" != ok ]; then echo "$dir/bin/$file does not run"; exit 1; fi
-    done
+    if [ "$("$dir/bin/celery" plane-webhook-self-test)" != ok ]; then echo "programs in $dir do not run"; exit 1; fi
 )
 if plane_webhook_word=$(plane_webhook_install /plane-webhook "$2" "$3" "$4" "$5" 2>/dev/null); then
     for plane_webhook_word in $1; do
         eval "[ -n \"\${${plane_webhook_word%%=*}+set}\" ]" || export "$plane_webhook_word"
     done
-    export PATH="/plane-webhook/bin:$PATH"
+    export PATH="/plane-webhook/bin:${PATH-}"
     echo "plane-webhook: launcher in place; what is in effect is said when Plane starts gunicorn or celery" >&2
 else
-    echo "plane-webhook: NOT IN EFFECT: ${plane_webhook_word:-the guard failed}; Plane runs as its chart made it" >&2
+    plane_webhook_word="${plane_webhook_word:-the guard failed}; Plane runs as its chart made it"
+    # Rotation that is off without confirms loses tasks. Where Plane's entrypoint reads our variable, it gets the limits
+    # that Plane had before it did. A 0 of the user's own stays.
+    case "$2 $1 :${GUNICORN_MAX_REQUESTS-}" in
+        *'"kept": ['*'"GUNICORN_MAX_REQUESTS"'*) ;;
+        *' GUNICORN_MAX_REQUESTS=0 '*:0)
+            export GUNICORN_MAX_REQUESTS=1200 GUNICORN_MAX_REQUESTS_JITTER=1000
+            plane_webhook_word="$plane_webhook_word, with GUNICORN_MAX_REQUESTS=1200 in place of 0" ;;
+    esac
+    echo "plane-webhook: NOT IN EFFECT: $plane_webhook_word" >&2
 fi
 shift 5
+# dash and busybox drop variables whose names no shell variable can have (a.b, a-b): env hands them on.
+plane_webhook_word=$(exec 2>/dev/null; tr '\0\n' '\n\1' <"/proc/$$/environ" | LC_ALL=C sed -n "
+    /^[A-Za-z_][A-Za-z0-9_]*=/d
+    s/'/'\\\\''/g
+    s/^[^-=].*=.*/'&'/p" | tr '\n\1' ' \n') || :
+if [ -n "$plane_webhook_word" ] && [ "$1" = "${1%%=*}" ] && command -v env >/dev/null; then
+    eval "set -- env $plane_webhook_word \"\$@\""
+fi
 unset plane_webhook_word
 unset -f plane_webhook_install
 exec "$@"

@@ -1,7 +1,7 @@
 """Django settings: Plane's own, with what plane-webhook was asked to change. Python 3.8 and newer.
 
-As a program (`plane_webhook_settings.py gunicorn|celery`) it is the shim's check: prints the arguments to add.
-Neither use may raise for a reason of ours: what can't be applied is said on stderr and left as Plane has it.
+As a program it tells the shim whether that can be: the last line is `plane-webhook-add` and the arguments to add or, with
+exit code 1, why not. As settings it may not raise for a reason of ours. It never shows a value that could be secret.
 Django takes upper-case names for settings, so nothing of ours has one.
 """
 
@@ -10,7 +10,8 @@ import json
 import os
 import sys
 
-home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+library = os.path.dirname(os.path.abspath(__file__))
+limits = ("GUNICORN_MAX_REQUESTS", "GUNICORN_MAX_REQUESTS_JITTER")
 switches = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -20,12 +21,25 @@ def say(text):
 
 
 def asked():
-    with open(os.path.join(home, "settings.json"), encoding="utf-8") as file:
-        return json.load(file)
+    """settings.json, if its values have the types that Celery and gunicorn want."""
+    try:
+        with open(os.path.join(os.path.dirname(library), "settings.json"), encoding="utf-8") as file:
+            settings = json.load(file)
+        publish = settings["publish"]
+        retry = [publish["retry"][name] for name in ("max_retries", "interval_start", "interval_step", "interval_max")]
+        texts = [settings[name] for name in ("version", "digest", "precedence")] + list(settings["env"].values())
+        found = [settings["kept"], publish["confirm"], publish["mandatory"], publish["timeout"], publish["deadline"]]
+        found += retry + texts
+        for value, kind in zip(found, [list, bool, bool] + [(int, float)] * 6 + [str] * len(texts)):
+            if not isinstance(value, kind) or kind == (int, float) and isinstance(value, bool):
+                raise TypeError("a value of a wrong type")
+    except Exception as error:
+        raise ValueError("settings.json can't be used: %s: %s" % (type(error).__name__, error))
+    return settings
 
 
 def read(environ, wanted):
-    """The variables' values as Python, and the sentences about those that can't be used. Values are never shown."""
+    """The variables' values as Python, and the sentences about those that can't be used."""
     values, problems = {}, []
     for name, default in wanted.items():
         text = environ.get(name, default).strip().lower()
@@ -38,31 +52,30 @@ def read(environ, wanted):
             values[name] = int(text)
         else:
             problems.append(name + " is not a whole number of 0 or more")
+    if any(name in wanted and name not in values for name in limits):  # one alone would mean something else
+        for name in limits:
+            values.pop(name, None)
     return values, problems
 
 
 def overrides(base, values, publish):
-    """The Django settings to set over `base` (dict), and the sentences about what can't be set."""
-    new, problems = {}, []
-    for name in ("CELERY_TASK_PUBLISH_RETRY", "CELERY_BROKER_POOL_LIMIT"):
-        if name in values:
-            new[name] = values[name]
+    """The Django settings to set over `base` (dict), and the sentences about what is amiss."""
+    new = {name: values[name] for name in ("CELERY_TASK_PUBLISH_RETRY", "CELERY_BROKER_POOL_LIMIT") if name in values}
     new["CELERY_TASK_PUBLISH_RETRY_POLICY"] = dict(publish["retry"])
     new["CELERY_BROKER_CONNECTION_TIMEOUT"] = publish["timeout"]
-    options = base.get("CELERY_BROKER_TRANSPORT_OPTIONS") or {}
-    url = base.get("CELERY_BROKER_WRITE_URL") or base.get("CELERY_BROKER_URL") or "amqp://"
-    url = url if isinstance(url, str) else url[0]
-    if not url.startswith(("amqp", "pyamqp")):
-        problems.append("the broker is not AMQP: no publisher confirms, no timeouts")
-    elif not isinstance(options, dict):
-        problems.append("CELERY_BROKER_TRANSPORT_OPTIONS is not a dict: no publisher confirms, no timeouts")
-    else:
-        new["CELERY_BROKER_TRANSPORT_OPTIONS"] = dict(
-            options,
-            confirm_publish=publish["confirm"],
-            read_timeout=publish["timeout"],
-            write_timeout=publish["timeout"],
-        )
+    problems = []
+    try:
+        options = dict(base.get("CELERY_BROKER_TRANSPORT_OPTIONS") or {})
+    except (TypeError, ValueError):  # Celery, which takes its dict() when it connects, couldn't use it either
+        options = {}
+        problems.append("CELERY_BROKER_TRANSPORT_OPTIONS of Plane's settings is not a dict and is left out")
+    options.update(
+        confirm_publish=publish["confirm"], read_timeout=publish["timeout"], write_timeout=publish["timeout"]
+    )
+    new["CELERY_BROKER_TRANSPORT_OPTIONS"] = options
+    url = base.get("CELERY_BROKER_WRITE_URL") or base.get("CELERY_BROKER_URL") or "amqp:"
+    if not str(url[0] if isinstance(url, (list, tuple)) else url).startswith(("amqp", "pyamqp")):
+        problems.append("NOT IN EFFECT: the broker is not AMQP: there are no publisher confirms and no timeouts")
     return new, problems
 
 
@@ -71,29 +84,126 @@ def demand_route(properties=None, **_):
     properties["mandatory"] = True
 
 
-def check(program):
-    settings = asked()
-    values, problems = read(os.environ, settings["env"])
-    for problem in problems:
-        say("NOT IN EFFECT: " + problem + "; it stays as Plane has it")
-    if sys.flags.ignore_environment or sys.version_info < (3, 8):
-        say("NOT IN EFFECT: this Python ignores PYTHONPATH or is older than 3.8")
-        return 1
-    limits = ("GUNICORN_MAX_REQUESTS", "GUNICORN_MAX_REQUESTS_JITTER") if program == "gunicorn" else ()
-    sys.stdout.write(
-        " ".join("--%s %d" % (name[9:].lower().replace("_", "-"), values[name]) for name in limits if name in values)
+def bound(deadline, timeout):
+    """Give every publish of this process `deadline` seconds, and no connection on which one failed to the next.
+
+    Kombu's retries nest in each other, the resolver knows no timeout, and a peer that sends a byte a second meets none.
+    What has taken too long is an OperationalError, which neither kombu nor Celery tries again.
+    """
+    import socket
+    import ssl
+    import threading
+    import time
+
+    from kombu import Producer
+    from kombu.exceptions import LimitExceeded, OperationalError
+    from kombu.pools import ProducerPool
+    from kombu.transport.pyamqp import Transport
+
+    if hasattr(Producer.publish, "plane_webhook"):  # this module may be imported twice
+        return
+    its = threading.local()  # .end: when the publish that this thread is in has to be over
+    publish, leave, acquire, connect = (
+        Producer.publish,
+        Producer.__exit__,
+        ProducerPool.acquire,
+        Transport.establish_connection,
     )
-    shown = {name: value for name, value in sorted(values.items()) if program == "gunicorn" or name[0] == "C"}
-    say(
-        "in effect for %s: %s, publish %s (version %s, settings %s)"
-        % (program, json.dumps(shown), json.dumps(settings["publish"]), settings["version"], settings["digest"][:12])
-    )
-    return 0
+
+    def left():
+        end = getattr(its, "end", None)
+        return None if end is None else end - time.monotonic()
+
+    def late(doing):
+        return OperationalError("the task was not confirmed within %g s: %s" % (deadline, doing))
+
+    def publish_in_time(self, *args, **kwargs):
+        if left() is not None:  # within another one: an event about a task
+            return publish(self, *args, **kwargs)
+        its.end = time.monotonic() + deadline
+        try:
+            return publish(self, *args, **kwargs)
+        finally:
+            its.end = None
+
+    def leave_clean(self, *failed):
+        # The answer to a message that failed may be on its way still: the next publish must not take it for its own.
+        # Collected and not closed, for closing waits for the peer. Only the pool's: a worker consumes on its own ones.
+        if failed and failed[0] is not None and "release" in vars(self) and self.__connection__ is not None:
+            self.__connection__.collect()
+        return leave(self, *failed)
+
+    def acquire_in_time(self, block=False, timeout=None):
+        try:
+            return acquire(self, block, deadline if block and timeout is None else timeout)
+        except LimitExceeded:
+            raise OperationalError("all %s connections to the broker were in use for %g s" % (self.limit, deadline))
+
+    def connect_in_time(self):
+        """On a thread of its own: name resolution and handshakes can't be ended from within."""
+        time_left = left()
+        if time_left is None:
+            return connect(self)
+        made, given_up, lock = [], [], threading.Lock()
+
+        def run():
+            try:
+                result = connect(self), None
+            except BaseException as error:
+                result = None, error
+            with lock:
+                made.append(result)
+                if given_up and result[0] is not None:
+                    result[0].collect()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(max(time_left, 0))
+        with lock:
+            if not made:
+                given_up.append(True)
+                raise late("connecting")
+        if made[0][1] is not None:
+            raise made[0][1]
+        wire = made[0][0].transport
+        wire._quick_recv = in_time(wire._quick_recv, wire.sock, timeout)
+        wire._write = in_time(wire._write, wire.sock, deadline)
+        return made[0][0]
+
+    def in_time(call, sock, most):
+        def inner(argument):
+            time_left, before = left(), sock.gettimeout()
+            if time_left is None:
+                return call(argument)
+            if time_left <= 0:
+                raise late("waiting for the broker")
+            if before != 0:  # with 0, py-amqp looks whether there is anything to read
+                sock.settimeout(min(time_left, most))
+            try:
+                return call(argument)
+            except (BlockingIOError, ssl.SSLWantReadError):  # py-amqp asks again at once, within a frame for ever
+                raise socket.timeout("no bytes yet")
+            finally:
+                if before != 0:
+                    sock.settimeout(before)
+
+        return inner
+
+    publish_in_time.plane_webhook = True
+    Producer.publish, Producer.__exit__ = publish_in_time, leave_clean
+    ProducerPool.acquire, Transport.establish_connection = acquire_in_time, connect_in_time
 
 
 def overlay():
     """Everything upper-case of Plane's settings module, then the overrides."""
     name = os.environ.get("PLANE_WEBHOOK_BASE_SETTINGS") or "plane.settings.production"
+    package = name.partition(".")[0]
+    if package != name and package not in sys.modules:
+        # Settings are wanted before Plane's package is imported (tracing agents do that). Its import wants them too, and
+        # needs them whole: from another copy of this module.
+        this = sys.modules.pop(__name__)
+        importlib.import_module(package)
+        sys.modules[__name__] = this
     # plane.celery reads the settings while Plane's settings module is being imported: until that is done,
     # the variable has to name Plane's own module, or Python would meet this one half made.
     os.environ["DJANGO_SETTINGS_MODULE"] = name
@@ -105,20 +215,50 @@ def overlay():
     new, problems = {}, []
     try:
         settings = asked()
-        values, _ = read(os.environ, settings["env"])
-        new, problems = overrides(base, values, settings["publish"])
+        new, problems = overrides(base, read(os.environ, settings["env"])[0], settings["publish"])
+        bound(settings["publish"]["deadline"], settings["publish"]["timeout"])
         if settings["publish"]["mandatory"]:
             from celery.signals import before_task_publish
 
             before_task_publish.connect(demand_route, weak=False, dispatch_uid="plane-webhook")
     except Exception as error:  # ours must not keep Plane from starting
-        problems.append("%s: %s" % (type(error).__name__, error))
+        where = error.__traceback__.tb_lineno
+        problems.append("NOT IN EFFECT: %s in line %d of the overlay" % (type(error).__name__, where))
     for problem in problems:
-        say("NOT IN EFFECT: " + problem)
+        say(problem)
     return dict(base, **new)
 
 
+def check(program):
+    """The lines for the log and the arguments to add. Raises ValueError with the reason why it can't be in effect."""
+    if sys.version_info < (3, 8):
+        raise ValueError("its Python is older than 3.8")
+    if sys.flags.ignore_environment or os.environ.get("PYTHONPATH", "").split(os.pathsep)[-1] != library:
+        raise ValueError("its Python does not take the environment that it is given")
+    if not (os.environ.get("AMQP_URL") or "amqp:").startswith(("amqp", "pyamqp")):
+        raise ValueError("AMQP_URL names no AMQP broker, and others have no publisher confirms")
+    settings = asked()
+    values, problems = read(os.environ, settings["env"])
+    lines = ["NOT IN EFFECT: " + ", ".join(problems) + ": as Plane has it"] if problems else []
+    shown = (program, json.dumps(values, sort_keys=True), json.dumps(settings["publish"]), settings["version"])
+    lines.append("in effect for %s: %s, publish %s (version %s, settings %s)" % (shown + (settings["digest"][:12],)))
+    add = ["--%s %d" % (name[9:].lower().replace("_", "-"), values[name]) for name in limits if name in values]
+    return lines, add if program == "gunicorn" else []
+
+
+def main():
+    try:
+        lines, add = check(sys.argv[1])
+        text, status = "".join("plane-webhook: %s\n" % each for each in lines), 0
+        text += " ".join(["plane-webhook-add"] + add)
+    except ValueError as error:
+        text, status = str(error), 1
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+    os._exit(status)  # at once: there is nothing to tidy up, and PYTHONINSPECT would ask for more
+
+
 if __name__ == "__main__":
-    sys.exit(check(sys.argv[1]))
+    main()
 elif __name__ == "plane_webhook_settings" and os.environ.get("DJANGO_SETTINGS_MODULE") == __name__:
     globals().update(overlay())

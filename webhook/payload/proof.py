@@ -1,7 +1,13 @@
-#!/usr/bin/env python3
+#!/bin/sh
+""":"
+command -v python3 >/dev/null || { echo '{"in_effect": false, "error": "there is no python3 on PATH"}'; exit 1; }
+exec python3 -IS "$0" "$@"
+"""
+
 """Prints as JSON what is in effect against what plane-webhook was asked for; exits 1 where they differ.
 
-Run it in Plane's container: kubectl exec POD -- /plane-webhook/proof. Python 3.8 and newer.
+Run it in Plane's container: kubectl exec POD -- /plane-webhook/proof. Python 3.8 and newer; -IS keeps out what others put
+into environment and site-packages. It shows no setting and no variable but those that plane-webhook sets.
 """
 
 import json
@@ -12,124 +18,137 @@ import sys
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "lib"))
 sys.dont_write_bytecode = True
-import plane_webhook_settings as ours  # noqa: E402
 
-celery_names = {
-    "CELERY_TASK_PUBLISH_RETRY": "task_publish_retry",
-    "CELERY_BROKER_POOL_LIMIT": "broker_pool_limit",
-    "CELERY_TASK_PUBLISH_RETRY_POLICY": "task_publish_retry_policy",
-    "CELERY_BROKER_CONNECTION_TIMEOUT": "broker_connection_timeout",
-    "CELERY_BROKER_TRANSPORT_OPTIONS": "broker_transport_options",
-}
+# Run by Plane's Python. Of an error it tells the place only: the text may hold an address with a password.
 resolve = """
-import importlib, json, sys
-importlib.import_module(sys.argv[1])
-from celery import current_app, signals
-conf = {name: current_app.conf[name] for name in sys.argv[2:]}
-conf["mandatory"] = any("plane-webhook" in str(key) for key, *_ in signals.before_task_publish.receivers or [])
-print("\\nplane-webhook-proof " + json.dumps(conf, default=str))
+import importlib, json, sys, traceback
+try:
+    importlib.import_module(sys.argv[1])
+    from celery import current_app, signals
+    from kombu import messaging
+    conf = {name: current_app.conf[name] for name in sys.argv[2:]}
+    conf["deadline"] = hasattr(messaging.Producer.publish, "plane_webhook")
+    conf["mandatory"] = any("plane-webhook" in str(key) for key, *_ in signals.before_task_publish.receivers or [])
+except BaseException as error:
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    conf = {"error": "%s in %s, line %d" % (type(error).__name__, at.filename, at.lineno)}
+print("\\nplane-webhook-proof " + json.dumps(conf, default=lambda value: type(value).__name__), flush=True)
 """
 
 
-def slurp(path):
-    with open(path, "rb") as file:
-        return [part.decode(errors="replace") for part in file.read().split(b"\0")[:-1]]
+def slurp(pid, name):
+    with open("/proc/%d/%s" % (pid, name), "rb") as file:
+        return os.fsdecode(file.read())
+
+
+def ancestor(pid):
+    """The first process of the family: PID 1, or what `kubectl exec` started."""
+    parent = int(slurp(pid, "stat").rpartition(")")[2].split()[1])
+    return ancestor(parent) if parent else pid
 
 
 def processes():
-    """The live gunicorn and celery processes: (pid, program, argv, environment), oldest first."""
+    """The container's gunicorn and celery processes: (pid, program, interpreter, argv, environment), oldest first."""
+    found = []
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
         try:
-            argv = slurp("/proc/%d/cmdline" % pid)
-            environ = dict(item.split("=", 1) for item in slurp("/proc/%d/environ" % pid) if "=" in item)
+            argv = slurp(pid, "cmdline").split("\0")[:-1]
+            environ = dict(item.split("=", 1) for item in slurp(pid, "environ").split("\0") if "=" in item)
+            family = ancestor(pid)
         except OSError:  # gone meanwhile, or not ours to read
             continue
-        # An interpreter and the program's path, or the title that setproctitle leaves: "gunicorn: worker [...]".
-        for word in argv[:2]:
+        # An interpreter with its options and the program's path, or the title that setproctitle leaves.
+        for at, word in enumerate(argv[:6]):
             program = os.path.basename(word).split(":")[0]
             if program in ("gunicorn", "celery"):
-                yield pid, program, argv, environ
+                interpreter = [part for part in argv[:at] if part != "-m"] or ["python3"]
+                found.append((family, (pid, program, interpreter, argv, environ)))
                 break
+    return [process for family, process in found if family == found[0][0]]
 
 
 def last(argv, option):
     """The value that argparse takes: the last one, as `--option N` or `--option=N`; None when absent."""
-    found = None
-    for index, word in enumerate(argv):
-        if word == option and index + 1 < len(argv):
-            found = argv[index + 1]
-        elif word.startswith(option + "="):
-            found = word[len(option) + 1 :]
-    return int(found) if found and found.isdecimal() else found
+    pairs = [word.split("=", 1) if "=" in word else [word, after] for word, after in zip(argv, argv[1:] + [""])]
+    words = [value for name, value in pairs if name == option]
+    return int(words[-1]) if words and words[-1].isdecimal() else None
 
 
 def package(program, argv):
     """The package whose import makes the Celery app: of `plane.asgi:application` or `-A plane`."""
-    for index, word in enumerate(argv):
+    for word, after in zip(argv, argv[1:] + [""]):
         if program == "gunicorn" and ":" in word and word.split(":")[0].replace(".", "").isidentifier():
-            return word.split(".")[0]
-        if program == "celery" and word in ("-A", "--app") and index + 1 < len(argv):
-            return argv[index + 1].split(".")[0].split(":")[0]
+            return word.split(":")[0].split(".")[0]
+        if program == "celery" and word in ("-A", "--app"):
+            return after.split(":")[0].split(".")[0]
     return "plane"
 
 
-def celery(pid, program, argv, environ):
+def configuration(names, pid, program, interpreter, argv, environ):
     """Celery's configuration as a second process resolves it under the environment of the process `pid`."""
-    command = [argv[0], "-c", resolve, package(program, argv)] + list(celery_names.values())
-    run = subprocess.run(
-        command, env=environ, cwd="/proc/%d/cwd" % pid, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120
-    )
-    for line in reversed(run.stdout.decode(errors="replace").splitlines()):
-        if line.startswith("plane-webhook-proof "):
-            return json.loads(line.split(" ", 1)[1])
-    raise RuntimeError("Celery's configuration can't be resolved: " + run.stderr.decode(errors="replace")[-2000:])
+    command = interpreter + ["-c", resolve, package(program, argv)] + names
+    where, pipe, null = "/proc/%d/cwd" % pid, subprocess.PIPE, subprocess.DEVNULL
+    try:
+        run = subprocess.run(command, env=environ, cwd=where, stdin=null, stdout=pipe, stderr=null, timeout=120)
+        found = json.loads(run.stdout.rpartition(b"\nplane-webhook-proof ")[2].split(b"\n")[0].decode())
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        found = {"error": "%s from %s" % (type(error).__name__, interpreter[0])}
+    if "error" in found:
+        raise ValueError("Celery's configuration can't be resolved: " + found["error"])
+    return found
 
 
-def checks(settings):
-    """One row a check: what, asked, found, how it was found."""
-    running = list(processes())
+def fill(ours, settings, row):
+    """Call `row(what, asked, found, how)` for each check."""
+    running = processes()
     if not running:
-        raise RuntimeError("no gunicorn or celery process is running here (or none that this user may read)")
-    pid, program, argv, environ = running[0]
+        raise ValueError("no gunicorn or celery process runs here (or none that this user may read)")
+    pid, program, _, argv, environ = running[0]
+    how = "read from /proc/PID/environ of " + ", ".join(str(process[0]) for process in running)
+
+    def same(name):
+        values = {process[0]: process[4].get(name) for process in running}
+        return environ.get(name) if len(set(values.values())) == 1 else values
+
+    row("DJANGO_SETTINGS_MODULE", "plane_webhook_settings", same("DJANGO_SETTINGS_MODULE"), how)
     values, problems = ours.read(environ, settings["env"])
     for problem in problems:
-        yield "variable", "a usable value", problem, "read from /proc/%d/environ" % pid
-    for each, _, _, its in running:
-        how = "read from /proc/%d/environ" % each
-        yield "settings module", "plane_webhook_settings", its.get("DJANGO_SETTINGS_MODULE"), how
-        for name, asked in settings["env"].items():
-            if name not in settings["kept"] and settings["precedence"] == "webhook":
-                yield name, asked, its.get(name), how
-    if program == "gunicorn":
-        for name in ("GUNICORN_MAX_REQUESTS", "GUNICORN_MAX_REQUESTS_JITTER"):
-            if name in values:
-                option = "--" + name[9:].lower().replace("_", "-")
-                yield "gunicorn " + option, values[name], last(argv, option), "read from /proc/%d/cmdline" % pid
-    found = celery(*running[0])
-    wanted, problems = ours.overrides({}, values, settings["publish"])
+        row(problem.split()[0], "a usable value", problem, how)
+    for name, asked in settings["env"].items():
+        if name not in settings["kept"] and settings["precedence"] == "webhook":
+            row(name, asked, same(name), how)
+    for name in ours.limits if program == "gunicorn" else ():
+        if name in values:
+            option = "--" + name[9:].lower().replace("_", "-")
+            row("gunicorn " + option, values[name], last(argv, option), "read from /proc/%d/cmdline" % pid)
+    wanted = {name[7:].lower(): asked for name, asked in ours.overrides({}, values, settings["publish"])[0].items()}
+    found = configuration(list(wanted), *running[0])
     how = "inferred: resolved by a second process under the environment of process %d" % pid
+    wanted.update(mandatory=settings["publish"]["mandatory"], deadline=True)
     for name, asked in wanted.items():
-        value = found[celery_names[name]]
-        if isinstance(asked, dict) and isinstance(value, dict):  # merged into Plane's own
-            value = {key: value.get(key) for key in asked}
-        yield "Celery " + celery_names[name], asked, value, how
-    yield "Celery mandatory", settings["publish"]["mandatory"], found["mandatory"], how
+        value = found[name]
+        if isinstance(asked, dict):  # merged into Plane's own, of which nothing is shown
+            value = {key: value.get(key) for key in asked} if isinstance(value, dict) else type(value).__name__
+        row("Celery " + name, asked, value, how)
 
 
 def main():
-    settings = ours.asked()
-    report = {"version": settings["version"], "settings": settings["digest"], "kept": settings["kept"]}
+    report = {"in_effect": False, "checks": []}
+
+    def row(what, asked, found, how):
+        report["checks"].append({"what": what, "asked": asked, "found": found, "agrees": asked == found, "how": how})
+
     try:
-        report["checks"] = [
-            {"what": what, "asked": asked, "found": found, "agrees": asked == found, "how": how}
-            for what, asked, found, how in checks(settings)
-        ]
-        agrees = all(row["agrees"] for row in report["checks"])
+        import plane_webhook_settings as ours
+
+        settings = ours.asked()
+        report.update(version=settings["version"], settings=settings["digest"], kept=settings["kept"])
+        fill(ours, settings, row)
+        report["in_effect"] = all(each["agrees"] for each in report["checks"])
     except Exception as error:
-        report["error"] = str(error)
-        agrees = False
-    print(json.dumps(dict({"in_effect": agrees}, **report), indent=2))
-    return 0 if agrees else 1
+        report["error"] = str(error) if type(error) is ValueError else repr(error)
+    print(json.dumps(report, indent=2))
+    return 0 if report["in_effect"] else 1
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import uvloop
 
-from webhook import __version__
 from webhook.admission import answer
 from webhook.server import log
 from webhook.server.app import metrics_app, webhook_app
@@ -50,10 +49,10 @@ def run(
 ) -> int:
     """Serve the decisions of `decide`: see `serve`."""
     limits = limits or Limits()
-    log.configure()
     try:
         _check_directory(cert_dir)
         with _listen(host, port, "--port") as tls_port, _listen(host, metrics_port, "--metrics-port") as plain_port:
+            log.configure()
             _serve(decide, cert_dir, (tls_port, plain_port), limits)
     except _StartError as error:
         sys.stderr.write(f"plane-webhook: {error}\n")
@@ -73,14 +72,6 @@ def _serve(decide: Decide, cert_dir: Path, ports: tuple[socket.socket, socket.so
     webhook = Server(webhook_app(mutate, unready), ports[0], limits, certificate.listening)
     exporter = Server(metrics_app(metrics), ports[1], limits)
     _bound_connections(limits)
-    log.line(
-        "info",
-        "listening",
-        version=__version__,
-        address=ports[0].getsockname()[0],
-        port=ports[0].getsockname()[1],
-        metrics_port=ports[1].getsockname()[1],
-    )
     # What is there now stays for good: the cyclic collector need not walk it again in the middle of a review.
     gc.collect()
     gc.freeze()

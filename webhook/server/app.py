@@ -13,7 +13,10 @@ from webhook.server.metrics import Metrics
 
 
 def webhook_app(mutate: ASGIApp, unready: Callable[[], str | None]) -> ASGIApp:
-    """Reviews go straight to `mutate`, all else through FastAPI. `unready` says why no review should be sent here."""
+    """Reviews go straight to `mutate`, all else through FastAPI. `unready` says why no review should be sent here.
+
+    A route inside FastAPI answers the same, and takes about an eighth more of the processor's time for each review.
+    """
     probes = _fastapi()
 
     @probes.get("/livez")

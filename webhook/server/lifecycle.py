@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Generator
 import uvicorn
 from starlette.types import ASGIApp
 
+from webhook import __version__
 from webhook.server import log
 from webhook.server.limits import Limits
 from webhook.server.protocol import bounded
@@ -42,6 +43,7 @@ class Server(uvicorn.Server):
             )
         )
         self._port = port
+        self.address: tuple[str, int] = port.getsockname()[:2]
 
     async def answer(self) -> None:
         """Serve on the socket until told to leave."""
@@ -73,6 +75,8 @@ class Lifecycle:
         signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, signals.put_nowait, each)
+        host, port = webhook.address
+        log.line("info", "listening", version=__version__, host=host, port=port, metrics_port=exporter.address[1])
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(watching)
             serving = {tasks.create_task(webhook.answer()), tasks.create_task(exporter.answer())}

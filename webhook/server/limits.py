@@ -21,13 +21,14 @@ class Limits:
     body: int = 40 * MIB
 
     # All bodies that are being read, together. One of the largest must fit; real ones (4 to 300 kB) fit by the
-    # hundred; and with the largest being decoded on top the process stays far below 256 MiB.
+    # hundred, and mostly arrive at once, which this does not even count. The process takes 65 MiB at rest; one body
+    # of the largest is joined and read at a time, on top of these.
     bodies: int = 64 * MIB
 
     # What isn't body in one request: request line, headers, chunk sizes, trailers. The API server sends about 300 B.
     head: int = 64 << 10
 
-    # TLS connections at a time, about 20 kB each. An API server pools 25 idle ones and opens no more than it has
+    # Connections at a time, about 20 kB each. An API server pools 25 idle ones and opens no more than it has
     # mutating requests in flight (200 by default; a cluster has 3 or 5 API servers, one busy).
     connections: int = 1000
 

@@ -15,8 +15,6 @@ import msgspec
 # Names and uids come from whoever sends a review; real ones are at most 253 characters long.
 LONGEST_VALUE = 256
 
-logger = logging.getLogger("plane-webhook")
-
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 _stdout = 1
 

@@ -5,6 +5,7 @@ The hot path: plain ASGI, nothing awaited but the body and the answer. Any revie
 """
 
 import http
+import traceback
 from collections.abc import Callable
 from time import perf_counter
 
@@ -95,8 +96,10 @@ class Mutate:
             return self._decide(body)
         except MalformedReview as malformed:
             raise Refused(400, str(malformed)) from malformed
-        except Exception:  # noqa: BLE001 - a bug of ours must not become the pod's
-            log.logger.exception("%s", Reason.INTERNAL_ERROR.sentence)
+        except Exception as bug:  # noqa: BLE001 - a bug of ours must not become the pod's
+            # Without the exception's own text, which may quote the pod.
+            frames = "".join(traceback.format_tb(bug.__traceback__))
+            log.line("error", Reason.INTERNAL_ERROR.sentence, exception=type(bug).__name__, traceback=frames)
         try:
             return _let_through(review.parse(body))
         except Exception as error:  # the bug may be in the parser

@@ -1,0 +1,272 @@
+"""The cells of the matrix: a fault, when it strikes, how often, and how long that takes."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle, islice
+from typing import TYPE_CHECKING
+
+from bench.effect.faults import FAULTS, NAMES, SETTLE, Fault
+from bench.effect.lab import Kind, Lab, each
+from tests.lab.faults import SWALLOW, Flow
+
+if TYPE_CHECKING:
+    from bench.effect.stack import Stack
+
+WAYS = ("delay", "apply_async", "send_task", "chain", "group")
+MILLISECONDS, SECONDS, AT_DEFAULTS = 200, 20, 10  # publishes a cell
+CLIENTS = 4  # of a load
+PER_STRIKE = 20  # publishes that a load has to make for each time that the fault strikes
+GAP = 0.25  # seconds of peace before a fault strikes a load
+LASTS = {False: 0.4, True: 2.0}  # seconds that it lasts; slow faults: longer than a few scaled timeouts
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table. `run(lab, stacks, count)` makes every stack publish `count` times."""
+
+    name: str
+    title: str
+    run: Callable[[Lab, list[Stack], int], None]
+    count: int
+    kind: Kind = "scaled"
+    loses: bool = True
+    quick: bool = False
+
+
+def first(fault: Fault) -> Callable[[Lab, list[Stack], int], None]:
+    """The fault strikes an idle publisher; the next publish is counted."""
+
+    def one(stack: Stack, count: int) -> None:
+        for way in islice(cycle(WAYS), count):
+            stack.warm()
+            time.sleep(SETTLE)
+            fault.begin(stack)
+            stack.publish(way)
+            time.sleep(SETTLE)
+            fault.end(stack)
+            if stack.stuck():
+                break
+
+    return lambda _lab, stacks, count: each(stacks, lambda stack: one(stack, count))
+
+
+def loaded(fault: Fault) -> Callable[[Lab, list[Stack], int], None]:
+    """Clients publish all the time and the fault strikes again and again."""
+
+    def one(stack: Stack, count: int) -> None:
+        stack.warm()
+        over = threading.Event()
+
+        def strike() -> None:
+            for _ in range(max(count // PER_STRIKE, 3)):
+                time.sleep(GAP)
+                fault.begin(stack)
+                time.sleep(LASTS[fault.slow])
+                fault.end(stack)
+            over.set()
+
+        striker = threading.Thread(target=strike)
+        striker.start()
+        try:
+            stack.load(lambda: over.is_set() and len(stack.shots) >= count, CLIENTS, WAYS)
+        finally:
+            striker.join()
+
+    return lambda _lab, stacks, count: each(stacks, lambda stack: one(stack, count))
+
+
+def healthy(_lab: Lab, stacks: list[Stack], count: int) -> None:
+    """No fault at all, with 2.5 ms of delay each way."""
+
+    def one(stack: Stack) -> None:
+        slow = Flow(delay=0.0025)
+        stack.proxy.flow(up=slow, down=slow, fresh=True)
+        for way in islice(cycle(WAYS), count):
+            stack.publish(way)
+        time.sleep(0.2)
+        stack.proxy.heal()
+
+    each(stacks, one)
+
+
+def once(_lab: Lab, stacks: list[Stack], count: int) -> None:
+    """ONE half-open event, then a long load."""
+
+    def one(stack: Stack) -> None:
+        stack.warm()
+        stack.proxy.flow(up=SWALLOW, down=SWALLOW)
+        for _ in range(count):
+            stack.publish()
+        time.sleep(SETTLE)
+        stack.proxy.heal()
+
+    each(stacks, one)
+
+
+def outage(seconds: float) -> Callable[[Lab, list[Stack], int], None]:
+    """The broker is away for so long, its connections closed and new ones refused, while clients publish."""
+
+    def run(_lab: Lab, stacks: list[Stack], count: int) -> None:
+        def one(stack: Stack) -> None:
+            stack.warm()
+            stack.proxy.door("refuse")
+            stack.proxy.cut()
+            threading.Timer(seconds, stack.proxy.heal).start()
+            end = time.monotonic() + seconds
+            stack.load(lambda: time.monotonic() > end and len(stack.shots) >= count, CLIENTS, WAYS)
+            time.sleep(SETTLE)
+            stack.proxy.heal()
+
+        each(stacks, one)
+
+    return run
+
+
+def broker_away(how: str) -> Callable[[Lab, list[Stack], int], None]:
+    """The broker is stopped or killed, and started again or not yet, before each publish."""
+
+    def run(lab: Lab, stacks: list[Stack], count: int) -> None:
+        for way in islice(cycle(WAYS), count):
+            each(stacks, lambda stack: stack.warm())
+            lab.broker.stop() if "stop" in how else lab.broker.kill()
+            if "restart" in how:
+                lab.broker.start()
+            each(stacks, lambda stack, way=way: stack.publish(way))
+            if "restart" not in how:
+                lab.broker.start()
+
+    return run
+
+
+def broker_flaps(lab: Lab, stacks: list[Stack], count: int) -> None:
+    """The broker is killed and started again and again under load."""
+    over = threading.Event()
+
+    def flap() -> None:
+        while not over.wait(1.5):
+            lab.broker.kill()
+            over.wait(1)
+            lab.broker.start()
+
+    flapper = threading.Thread(target=flap)
+    end = time.monotonic() + 30
+    flapper.start()
+    try:
+        each(
+            stacks,
+            lambda stack: stack.load(lambda: time.monotonic() > end and len(stack.shots) >= count, CLIENTS, WAYS),
+        )
+    finally:
+        over.set()
+        flapper.join()
+
+
+def alarm(*, dies: bool) -> Callable[[Lab, list[Stack], int], None]:
+    """A memory alarm blocks publishers; `dies`: the API's container is killed before it is over."""
+
+    def run(lab: Lab, stacks: list[Stack], count: int) -> None:
+        for way in islice(cycle(WAYS), count):
+            each(stacks, lambda stack: stack.warm())
+            lab.broker.memory_alarm(on=True)
+            each(stacks, lambda stack, way=way: stack.publish(way))
+            if dies:
+                each(stacks, lambda stack: stack.container.restart(kill=True))
+            lab.broker.memory_alarm(on=False)
+            if dies:
+                each(stacks, lambda stack: stack.container.wait_ready(stack.port))
+
+    return run
+
+
+def workers(number: int) -> Callable[[Lab, list[Stack], int], None]:
+    """Under load, gunicorn's worker process is sent a signal again and again."""
+
+    def one(stack: Stack, count: int) -> None:
+        stack.warm()
+        over = threading.Event()
+
+        def strike() -> None:
+            while not over.wait(1.5):
+                for process in stack.container.processes()[1:]:
+                    stack.signal(process.pid, number)
+
+        striker = threading.Thread(target=strike)
+        striker.start()
+        end = time.monotonic() + 8
+        try:
+            stack.load(lambda: time.monotonic() > end and len(stack.shots) >= count, CLIENTS, WAYS)
+        finally:
+            over.set()
+            striker.join()
+            stack.container.wait_ready(stack.port)
+
+    return lambda _lab, stacks, count: each(stacks, lambda stack: one(stack, count))
+
+
+QUICK = {
+    "half-open",
+    "half-open-up",
+    "dropped-silence",
+    "dropped-fin",
+    "write-reset",
+    "frame-reset",
+    "ack-half",
+    "no-queue",
+    "stale-answer",
+}
+
+CELLS = [
+    *(
+        Cell(
+            fault.name,
+            fault.title,
+            first(fault),
+            SECONDS if fault.slow else MILLISECONDS,
+            loses=fault.loses,
+            quick=fault.name in QUICK,
+        )
+        for fault in FAULTS
+    ),
+    *(
+        Cell(f"{fault.name}@load", f"{fault.title}; under load", loaded(fault), MILLISECONDS, loses=fault.loses)
+        for fault in FAULTS
+        if fault.name not in ("no-queue", "stale-answer")
+    ),
+    *(
+        Cell(
+            f"{fault.name}@defaults",
+            f"{fault.title}; default timeouts",
+            first(fault),
+            AT_DEFAULTS,
+            kind="default",
+            loses=fault.loses,
+        )
+        for fault in FAULTS
+        if fault.name
+        in ("half-open", "half-open-down", "ack-silence", "ack-half", "trickle", "trickle-all", "partition", "glitch")
+    ),
+    *(
+        Cell(f"tls-{fault.name}", f"amqps: {fault.title}", first(fault), SECONDS, kind="tls", loses=fault.loses)
+        for fault in FAULTS
+        if fault.name in ("half-open", "half-open-down", "idle-reset", "partition", "trickle", "trickle-all")
+    ),
+    *(Cell(fault.name, fault.title, first(fault), SECONDS, kind="dns", loses=False) for fault in NAMES),
+    Cell("once", "ONE half-open event, then a long load", once, 2500),
+    Cell("delay", "2.5 ms each way, no fault", healthy, MILLISECONDS, loses=False),
+    Cell("outage-3s", "broker away for 3 s, under load", outage(3), SECONDS, kind="default", loses=False),
+    Cell("outage-30s", "broker away for 30 s, under load", outage(30), SECONDS, kind="default", loses=False),
+    Cell("worker-term", "worker TERMed again and again under load", workers(signal.SIGTERM), MILLISECONDS, loses=False),
+    Cell("worker-kill", "worker killed again and again under load", workers(signal.SIGKILL), MILLISECONDS, loses=False),
+    Cell("broker-restart", "broker stopped and started again", broker_away("stop restart"), SECONDS, loses=False),
+    Cell("broker-kill-restart", "broker killed and started again", broker_away("kill restart"), SECONDS, loses=False),
+    Cell("broker-killed", "broker killed, publish while it is gone", broker_away("kill"), SECONDS, loses=False),
+    Cell("broker-flaps", "broker killed and started again and again, under load", broker_flaps, MILLISECONDS),
+    Cell("alarm", "blocked by a memory alarm", alarm(dies=False), SECONDS, loses=False),
+    Cell("alarm-exit", "blocked by a memory alarm, and the container is killed", alarm(dies=True), SECONDS),
+]
+BY_NAME = {cell.name: cell for cell in CELLS}

@@ -1,0 +1,89 @@
+"""What cells run on: a broker, and the stacks of the contenders on it, started when first asked for."""
+
+from __future__ import annotations
+
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal, Self
+
+import trustme
+
+from bench.effect.stack import SCALE, Stack, vhosts
+from tests.lab import images
+from tests.lab.broker import Broker
+from tests.lab.dns import NameServer
+from tests.lab.faults import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+Kind = Literal["scaled", "default", "direct", "tls", "dns"]
+KINDS: dict[Kind, str] = {
+    "scaled": "timeouts scaled down",
+    "default": "the default timeouts",
+    "direct": "the default timeouts, no proxy in between",
+    "tls": "by amqps://, timeouts scaled down",
+    "dns": "by a name that the lab's own name server resolves, timeouts scaled down",
+}
+
+
+class Lab:
+    """A broker and stacks. Use it as a context manager."""
+
+    def __init__(
+        self, contenders: Iterable[str], *, lock: images.Lock = "requirements", python: str = images.PYTHON
+    ) -> None:
+        self.contenders = list(contenders)
+        self.lock, self.python = lock, python
+        self.broker = Broker()
+        self._stacks: dict[tuple[str, str], Stack] = {}
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.image = images.build(self.lock, self.python)
+        self._exit.enter_context(self.broker)
+        vhosts(self.broker, [f"{name}-{kind}" for name in self.contenders for kind in KINDS])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def stacks(self, kind: Kind = "scaled", only: Iterable[str] | None = None) -> list[Stack]:
+        """The stacks of the contenders (`only` these): see KINDS."""
+        wanted = [name for name in self.contenders if only is None or name in only]
+        for name in wanted:
+            if (name, kind) not in self._stacks:
+                self._stacks[name, kind] = self._exit.enter_context(self._stack(name, kind))
+        return [self._stacks[name, kind] for name in wanted]
+
+    def _stack(self, contender: str, kind: Kind) -> Stack:
+        make = partial(Stack, contender, self.broker, self.image, vhost=f"{contender}-{kind}")
+        if kind == "tls":
+            folder = Path(self._exit.enter_context(TemporaryDirectory(prefix="plane-webhook-tls-")))
+            authority = trustme.CA()
+            authority.cert_pem.write_to_path(folder / "ca.pem")
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert("127.0.0.1").configure_cert(context)
+            end = self._exit.enter_context(Proxy(self.broker.port, tls=context))
+            return make(
+                scale=SCALE, scheme="amqps", behind=end, env={"SSL_CERT_FILE": "/lab/ca.pem"}, binds={"/lab": folder}
+            )
+        if kind == "dns":
+            names = self._exit.enter_context(NameServer())
+            return make(scale=SCALE, host="rabbitmq.lab", names=names, binds={"/etc/resolv.conf": names.resolv_conf})
+        return make(scale=SCALE if kind == "scaled" else 1.0, direct=kind == "direct")
+
+
+def each(stacks: Iterable[Stack], deed: Callable[[Stack], None]) -> None:
+    """Do it to all of them side by side. The first error is raised when all are done."""
+    todo = list(stacks)
+    if not todo:
+        return
+    with ThreadPoolExecutor(len(todo)) as pool:
+        for done in [pool.submit(deed, stack) for stack in todo]:
+            done.result()

@@ -1,0 +1,279 @@
+"""One contender, running: its container, its fault proxy, its vhost on a shared broker, and a client that counts.
+
+A publish is one HTTP request. It is *silently lost* when it was answered 200 and its message is in no queue.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any, Self
+
+import amqp
+
+from bench.effect import contenders
+from tests.lab.cache import LabError
+from tests.lab.container import Container
+from tests.lab.faults import Proxy
+from tests.lab.process import free_port
+from webhook.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from tests.lab.broker import Broker
+    from tests.lab.dns import NameServer
+    from tests.lab.images import Image
+
+# Seconds that the client waits for an answer; a request that takes longer counts as hung.
+PATIENCE, SHORTEST = 120.0, 0.2  # at the default timeouts, and the least part of it for scaled ones
+# A fault that a publisher notices costs it a timeout: at the default, 200 publishes a cell would take half an hour.
+PUBLISH = Settings().default.publish
+SCALE = 0.1
+TOO_MANY = 3  # hung requests: then a cell is over, for it would take an hour
+QUEUE = "celery"
+PAUSE = 0.01  # seconds between a client's requests under load: the lab must not measure its own two cores
+_tokens = count(1)
+# The last line of a traceback: it stands at the left margin.
+_EXCEPTION = re.compile(r"^([a-z_]\w*(?:\.\w+)+|[A-Z]\w+)(?:: .*)?$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One publish: what the client was told and when. `status` 0: the connection broke; -1: no answer in time."""
+
+    token: str
+    status: int
+    seconds: float
+    ids: tuple[str, ...] = ()
+    said: str = ""
+
+
+@dataclass
+class Score:
+    """What became of a cell's publishes by one contender."""
+
+    publishes: int = 0
+    silent: int = 0
+    errors: int = 0  # 5xx
+    broken: int = 0  # no HTTP answer: the worker was killed
+    hung: int = 0  # no answer in time
+    duplicates: int = 0  # messages that arrived again
+    delivered_errors: int = 0  # answered 5xx, and arrived all the same
+    unexplained: int = 0  # 5xx without a log line that names the cause
+    slowest: float = 0.0  # seconds
+    causes: dict[str, int] = field(default_factory=dict)
+
+
+class Stack:
+    """A running contender. `behind` stands between that and the broker."""
+
+    def __init__(
+        self,
+        contender: str,
+        broker: Broker,
+        image: Image,
+        *,
+        vhost: str,
+        scale: float = 1.0,
+        publish: Mapping[str, Any] | None = None,
+        scheme: str = "amqp",
+        host: str = "127.0.0.1",
+        env: Mapping[str, str] | None = None,
+        binds: Mapping[str, Path] | None = None,
+        behind: Proxy | None = None,
+        direct: bool = False,
+        names: NameServer | None = None,
+    ) -> None:
+        self.contender, self.broker, self.vhost, self.scale = contender, broker, vhost, scale
+        self.patience = PATIENCE * max(scale, SHORTEST)
+        self.proxy = Proxy(behind.port if behind else broker.port)
+        self.names = names
+        self.port = free_port()
+        variables = {
+            "PORT": str(self.port),
+            "AMQP_URL": f"{scheme}://guest:guest@{host}:{broker.port if direct else self.proxy.port}/{vhost}",
+            **(env or {}),
+        }
+        self.container = Container.from_pod(
+            contenders.pod(
+                contender,
+                variables,
+                {"timeout": PUBLISH.timeout * scale, "deadline": PUBLISH.deadline * scale, **(publish or {})},
+            ),
+            image=image,
+            binds=binds or {},
+        )
+        self.shots: list[Shot] = []
+        self.timer: threading.Timer | None = None  # of a fault that passes by itself
+        self._read = 0
+        self._arrived: Counter[str] = Counter()
+        self._tokens: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self.proxy.__enter__()
+        try:
+            self.container.start()
+            self.container.wait_ready(self.port)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+        self.proxy.__exit__()
+
+    def publish(self, via: str = "delay", *, counted: bool = True) -> Shot:
+        """Ask for one export and keep what came of it."""
+        token = f"t{next(_tokens)}"
+        start = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.patience)
+        status, body = 0, b""
+        try:
+            connection.request("POST", f"/api/exports/?via={via}&id={token}")
+            response = connection.getresponse()
+            status, body = response.status, response.read()
+        except TimeoutError:
+            status = -1
+        except (OSError, http.client.HTTPException):
+            status = 0
+        finally:
+            connection.close()
+        ids: tuple[str, ...] = ()
+        if status == http.HTTPStatus.OK:
+            ids = tuple(json.loads(body)["messages"])
+        shot = Shot(token, status, time.monotonic() - start, ids)
+        if counted:
+            self.shots.append(shot)
+        return shot
+
+    def stuck(self) -> bool:
+        """Tell whether so many requests hang that it isn't worth going on."""
+        return sum(shot.status == -1 for shot in self.shots) >= TOO_MANY
+
+    def warm(self) -> None:
+        """Publish until it works, uncounted: the next publish finds a good pooled connection."""
+        for _ in range(40):
+            if self.publish(counted=False).status == http.HTTPStatus.OK:
+                return
+            time.sleep(0.25)
+        raise LabError(f"{self.contender} doesn't recover:\n{self.container.stderr[-3000:]}")
+
+    def load(
+        self, until: Callable[[], bool], threads: int = 4, via: Iterable[str] = ("delay",), *, pause: float = PAUSE
+    ) -> None:
+        """Publish from several clients until `until` says so."""
+        ways = list(via)
+
+        def client(number: int) -> None:
+            turn = number
+            while not until() and not self.stuck():
+                self.publish(ways[turn % len(ways)])
+                turn += 1
+                time.sleep(pause)
+
+        with ThreadPoolExecutor(threads) as pool:
+            for each in [pool.submit(client, number) for number in range(threads)]:
+                each.result()
+
+    def signal(self, pid: int, number: int) -> None:
+        """Send a signal to one of the container's processes."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def score(self) -> Score:
+        """Take what arrived out of the queue, compare, and forget the shots."""
+        arrived, tokens = self._take()
+        score = Score(publishes=len(self.shots))
+        log = self._log_since()
+        for shot in self.shots:
+            score.slowest = max(score.slowest, shot.seconds)
+            if shot.status == http.HTTPStatus.OK:
+                score.silent += any(not arrived.get(each) for each in shot.ids)
+                score.duplicates += sum(max(arrived.get(each, 0) - 1, 0) for each in shot.ids)
+            elif shot.status == -1:
+                score.hung += 1
+            elif shot.status == 0:
+                score.broken += 1
+            else:
+                score.errors += 1
+                score.delivered_errors += shot.token in tokens
+        for cause in causes(log):
+            score.causes[cause] = score.causes.get(cause, 0) + 1
+        score.unexplained = max(score.errors - sum(score.causes.values()), 0)
+        self.shots = []
+        return score
+
+    def delete_queue(self) -> None:
+        """Delete the queue behind the API's back, keeping what was in it for `score`."""
+        self._drain()
+        with self._channel() as channel:
+            channel.queue_delete(QUEUE)
+
+    def declare_queue(self) -> None:
+        """Make the queue as Celery would."""
+        with self._channel() as channel:
+            channel.queue_declare(QUEUE, durable=True, auto_delete=False)
+
+    def purge(self) -> None:
+        """Forget what has been sent so far."""
+        self.shots = []
+        self._take()
+        self._log_since()
+
+    def _log_since(self) -> str:
+        """What the container wrote to stderr since this was last asked, restarts included."""
+        text = "".join(path.read_text(errors="replace") for path in sorted(self.container.state.glob("stderr.*")))
+        since, self._read = text[self._read :], len(text)
+        return since
+
+    @contextmanager
+    def _channel(self) -> Iterator[amqp.Channel]:
+        host = f"127.0.0.1:{self.broker.port}"
+        with amqp.Connection(host, "guest", "guest", virtual_host=self.vhost, connect_timeout=10) as connection:
+            yield connection.channel()
+
+    def _drain(self) -> None:
+        """Take all messages out of the queue and count them."""
+        with suppress(amqp.NotFound), self._channel() as channel:
+            while (message := channel.basic_get(QUEUE, no_ack=True)) is not None:
+                self._arrived[message.headers["id"]] += 1
+                self._tokens |= set(re.findall(r"t\d+", message.headers["argsrepr"]))
+
+    def _take(self) -> tuple[Counter[str], set[str]]:
+        """Return how often each task id arrived, and the tokens that did, and begin anew."""
+        self._drain()
+        taken = self._arrived, self._tokens
+        self._arrived, self._tokens = Counter(), set()
+        return taken
+
+
+def causes(log: str) -> list[str]:
+    """Return, for each request that a log says failed, the exception that it names (its type)."""
+    found = []
+    for block in log.split("Internal Server Error: ")[1:]:
+        named = _EXCEPTION.findall(block.split("\n127.0.0.1:")[0])
+        if named:
+            found.append(named[-1])
+    return found
+
+
+def vhosts(broker: Broker, names: Iterable[str]) -> None:
+    """Make virtual hosts that guest may use."""
+    steps = "".join(
+        f'rabbit_vhost:add(<<"{name}">>, <<"lab">>), rabbit_auth_backend_internal:set_permissions('
+        f'<<"guest">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"lab">>), '
+        for name in names
+    )
+    broker.rabbitmqctl("eval", f"{steps} ok.")

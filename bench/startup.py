@@ -1,0 +1,115 @@
+"""`python -m bench.startup`: what the launcher adds to a start, and the overlay to a worker's memory.
+
+A start is that of Plane's entrypoint with a gunicorn that ends at once: the same container, with and without our words
+in front, interleaved, so that whatever else the machine does meets both. Memory is that of a worker of the small Plane
+that has served.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.effect.injected import SHELLS, Json, code, inject, pod, script, with_code
+from tests.lab import images
+from tests.lab.cache import LabError, say
+from tests.lab.container import Container
+from tests.lab.packages import ensure_packages
+from tests.lab.process import exit_on_sigterm, free_port
+
+if TYPE_CHECKING:
+    from tests.lab.images import Image
+
+# Runs in the container: alternates the commands, prints for each start its wall-clock and its processor time in ms.
+STOPWATCH = """
+import json, resource, subprocess, sys, time
+def used():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+commands, rounds = json.loads(sys.stdin.read()), int(sys.argv[1])
+found = [[] for _ in commands]
+for _ in range(rounds):
+    for times, command in zip(found, commands):
+        cpu, wall = used(), time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        times.append(((time.perf_counter() - wall) * 1000, (used() - cpu) * 1000))
+print(json.dumps(found))
+"""
+
+
+def main() -> int:
+    """Measure and print both tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench.startup", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=40, help="starts of each command in each shell")
+    parser.add_argument("--workers", type=int, default=5, help="workers whose memory is read, of each kind")
+    given = parser.parse_args()
+    exit_on_sigterm()
+    try:
+        ensure_packages("bubblewrap", "util-linux", "dash", "busybox-static")
+        image = images.build()
+        starts(image, given.rounds)
+        memory(image, given.workers)
+    except LabError as error:
+        say(str(error))
+        return 2
+    return 0
+
+
+def starts(image: Image, rounds: int) -> None:
+    """Print the medians of a start without us and with us, and their difference."""
+    print(f"a start, ms: medians of {rounds} (wall clock; processor time)")
+    with tempfile.TemporaryDirectory() as folder:
+        small = code(Path(folder, "code"))
+        script(small / "programs/gunicorn", "#!/usr/local/bin/python -S\n")
+        what = inject(pod("/bin/sh", "-c", "exec sleep 1000 # docker-entrypoint-api.sh"))
+        for shell in SHELLS:
+            with Container.from_pod(what, image=with_code(image, small), shell=shell) as container:
+                container.wait_for_log("launcher in place")
+                commands = json.dumps([command(pod()), command(inject(pod()))])
+                run = container.exec(["python", "-c", STOPWATCH, str(rounds)], stdin=commands, timeout=600)
+                if run.returncode != 0:
+                    raise LabError(f"a start failed:\n{run.stderr}")
+                plain, ours = (
+                    [statistics.median(column) for column in zip(*each, strict=True)] for each in json.loads(run.stdout)
+                )
+            print(
+                f"  {shell:8} without {plain[0]:6.1f} ({plain[1]:5.1f})   with {ours[0]:6.1f} ({ours[1]:5.1f})"
+                f"   added {ours[0] - plain[0]:6.1f} ({ours[1] - plain[1]:5.1f})"
+            )
+
+
+def command(what: Json) -> list[str]:
+    """The words of a pod's command as a kubelet hands them on; none of these names a variable."""
+    return [word.replace("$$", "$") for word in what["spec"]["containers"][0]["command"]]
+
+
+def memory(image: Image, workers: int) -> None:
+    """Print the medians of a worker's resident memory without us and with us."""
+    found: dict[str, list[float]] = {"without": [], "with": []}
+    for _ in range(workers):
+        for name, what in (("without", pod(map_name="vars")), ("with", inject(pod(map_name="vars")))):
+            port = free_port()
+            maps = {"vars": {"AMQP_URL": "amqp://127.0.0.1:9//", "PORT": str(port), "GUNICORN_WORKERS": "1"}}
+            with Container.from_pod(what, image=image, config_maps=maps) as container:
+                container.wait_ready(port)
+                for _ in range(20):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/").close()
+                worker = container.processes()[-1].pid
+                rollup = Path(f"/proc/{worker}/smaps_rollup").read_text()
+                found[name].append(sum(int(kb) for kb in re.findall(r"^Rss:\s+(\d+)", rollup, re.MULTILINE)) / 1024)
+    plain, ours = statistics.median(found["without"]), statistics.median(found["with"])
+    print(
+        f"a worker's resident memory, MiB: median of {workers}\n"
+        f"  without {plain:.1f}   with {ours:.1f}   added {ours - plain:.1f}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""Manifests: read as kubectl reads them, written so that it reads the same again, errors with document and line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+from webhook.manifest import ManifestError, dump, read, workloads
+
+# Each was given to sigs.k8s.io/yaml v1.6.0, which is what kubectl and helm read YAML with.
+SCALARS: dict[str, Any] = {
+    "true": True, "True": True, "TRUE": True, "yes": True, "on": True, "y": True, "Y": True,
+    "false": False, "NO": False, "off": False, "n": False, "N": False,
+    "tRUE": "tRUE", "yEs": "yEs", "'on'": "on", '"y"': "y", "|-\n  on": "on",
+    "": None, "~": None, "null": None, "NULL": None, "nULL": "nULL",
+    "1": 1, "-1": -1, "+1": 1, "010": 8, "0o17": 15, "0x1F": 31, "-0x1F": -31, "0b11": 3, "1_000": 1000, "00": 0,
+    "0o8": "0o8", "0x_": "0x_", "0b_": "0b_", "_1": "_1", "0x1p-2": "0x1p-2", "--1": "--1",
+    "18446744073709551615": 18446744073709551615,
+    "1.5": 1.5, "1e3": 1000.0, "1E+5": 100000.0, ".5": 0.5, "1.": 1.0, "-.5e1": -5.0, ".1e3": 100.0, "09": 9.0,
+    "08.5": 8.5, "1.5_0": 1.5,
+    "35e9041": "35e9041", "._5": "._5", ".": ".", "1:30": "1:30", "1:30.5": "1:30.5", "190:20:30": "190:20:30",
+    "2026-11-23": "2026-11-23", "2026-11-23T08:03:50Z": "2026-11-23T08:03:50Z", "2026-13-45": "2026-13-45",
+    "<<": "<<", "=": "=", "v1.2": "v1.2", "1.2.3": "1.2.3", "1e": "1e", "e3": "e3",
+}  # fmt: skip
+
+
+def one(text: str) -> Any:
+    (document,) = read(text, "file")
+    return document.tree
+
+
+@pytest.mark.parametrize(("text", "value"), SCALARS.items())
+def test_scalars_as_kubectl_reads_them(text: str, value: object) -> None:
+    tree = one(f"kind: X\nvalue: {text}\n")
+    assert json.dumps(tree["value"]) == json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *SCALARS,
+        "a\nb",
+        "a\n",
+        "\n a\n",
+        "a \nb ",
+        "\ta\nb",
+        " a",
+        "a: b",
+        "- a",
+        "a #b",
+        "#a",
+        "'",
+        '"',
+        "a'\"b",
+        "%a",
+        "@a",
+        "`a`",
+        "&a",
+        "*a",
+        "!a",
+        "|",
+        ">",
+        "?",
+        "{{ a }}",
+        "---",
+        "...",
+        "a\r\nb",
+        "a\x85b",
+        "\u2028",
+        "\ufeff",
+        "\x00\x1b",
+        "é😀",
+        "x" * 500,
+    ],
+)
+def test_any_text_comes_back(text: str) -> None:
+    tree = {"kind": "X", text: [text, {"a": text}]}
+    written = dump(tree)
+    assert one(written) == tree
+    # PyYAML with its own rules stands for readers of YAML 1.1 that aren't kubectl.
+    assert yaml.safe_load(written) == tree
+
+
+def test_plain_texts_stay_readable() -> None:
+    tree = {
+        "image": "makeplane/backend:v1.2",
+        "command": ["/bin/sh", "-c"],
+        "url": "http://x",
+        "path": "./bin/a.sh",
+        "n": 1,
+    }
+    assert dump(tree) == (
+        'image: makeplane/backend:v1.2\ncommand:\n  - /bin/sh\n  - "-c"\nurl: http://x\npath: ./bin/a.sh\n"n": 1\n'
+    )
+    assert dump({"a": "set -e\nexec x\n"}) == "a: |\n  set -e\n  exec x\n"
+
+
+def test_anchors_merge_keys_and_keys_that_are_no_texts() -> None:
+    tree = one(
+        """
+        kind: X
+        base: &base {a: 1, b: {c: 2}}
+        other: {<<: *base, a: 3}
+        list: [*base, *base]
+        on: {2: a, 1.5: b, true: c, 2026-11-23: d}
+        """
+    )
+    assert tree["other"] == {"a": 3, "b": {"c": 2}}
+    tree["list"][0]["b"]["c"] = "changed"
+    assert tree["list"][1] == tree["base"] == {"a": 1, "b": {"c": 2}}
+    assert tree["true"] == {"2": "a", "1.5": "b", "true": "c", "2026-11-23": "d"}
+
+
+def test_documents_have_numbers_and_lines() -> None:
+    text = "# a comment\n---\nkind: A\n---\n# nothing\n---\n\n\nkind: B\nx: |\n  ---\n---\n"
+    assert [(each.number, each.line, each.tree["kind"], str(each)) for each in read(text, "f")] == [
+        (1, 3, "A", "f: document 1 (line 3)"),
+        (3, 9, "B", "f: document 3 (line 9)"),
+    ]
+
+
+def test_json_is_yaml_too() -> None:
+    tree = {"kind": "Pod", "metadata": {"annotations": {"a": "\ud83d\ude00\u2028\x7f", "b": "a/b"}}}
+    assert one(json.dumps(tree)) == one(json.dumps(tree, indent=4)) == json.loads(json.dumps(tree))
+
+
+BAD = {
+    "kind: A\n---\n[1]\n": "f: document 2 (line 3): not a Kubernetes object: it has no `kind`",
+    "kind: A\n---\nkind: 1\n": "f: document 2 (line 3): not a Kubernetes object: it has no `kind`",
+    "text": "f: document 1 (line 1): not a Kubernetes object: it has no `kind`",
+    "kind: A\n---\nkind: B\n  x: 1\n": "f: document 2 (line 4, column 4): not YAML: mapping values are not allowed",
+    "kind: A\n---\nkind: B\nx: {{ y }}\n": "f: document 2 (line 4, column 5): not YAML: found unhashable key",
+    "kind: A\nx: *nowhere\n": "f: document 1 (line 2, column 4): not YAML: found undefined alias 'nowhere'",
+    "kind: A\nx: !!python/name:os.system\n": "f: document 1 (line 2, column 4): not YAML: could not determine a constr",
+    "kind: A\nx: '\n": "f: document 1 (line 3, column 1): not YAML: found unexpected end of stream",
+    "kind: A\n\tx: 1\n": "f: document 1 (line 2, column 1): not YAML: found character '\\t' that cannot start",
+    "kind: A\nx: 1\ny: \x07\n": "f: line 3: not text: the character 0x7",
+    "kind: A\n---\nkind: B\nx: !!int a\n": "f: document 2 (line 3): has no form in JSON: invalid literal for int()",
+    "kind: A\nx: !!binary aGk=\n": "f: document 1 (line 1): has no form in JSON: Object of type bytes",
+    'kind: A\nx: "\\ud83d"\n': "f: document 1 (line 1): has no form in JSON: ",
+    "kind: A\nx: &a [*a]\n": "f: document 1 (line 1): has no form in JSON: Circular reference",
+    "kind: A\nx: !!float nan\n": "f: document 1 (line 1): has no form in JSON: Out of range float",
+    "kind: A\n---\nkind: B\nx: " + "[" * 2000: "nested too deeply",
+    "kind: Deployment\n": "f: document 1 (line 1): Deployment: spec.template is missing or holds no keys",
+    "kind: CronJob\nspec: {jobTemplate: {spec: [1]}}": "CronJob: spec.jobTemplate.spec.template is missing or holds no",
+    "kind: List\nitems: [{kind: A}, 1]": "f: document 1 (line 1): an item of the list has no `kind`",
+    "kind: List\nitems: {a: b}": "f: document 1 (line 1): List: items is no list",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), BAD.items(), ids=[text[:40] for text in BAD])
+def test_bad_input_names_document_and_line(text: str, said: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        [each for document in read(text, "f") for each in workloads(document)]
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+TEMPLATE = "template: {metadata: {name: t}, spec: {containers: []}}"
+MIXED = "{kind: Secret}, {kind: PodList, items: [{kind: Pod, metadata: {name: b}}]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (f"{{kind: Deployment, metadata: {{name: d, namespace: ns}}, spec: {{{TEMPLATE}}}}}", ["Deployment ns/d"]),
+        (f"{{kind: Job, metadata: {{generateName: j-}}, spec: {{{TEMPLATE}}}}}", ["Job j-"]),
+        (f"{{kind: CronJob, spec: {{jobTemplate: {{spec: {{{TEMPLATE}}}}}}}}}", ["CronJob ?"]),
+        (f"{{kind: PodTemplate, metadata: {{name: p}}, {TEMPLATE}}}", ["PodTemplate p"]),
+        ("{kind: Pod, metadata: {name: p}, spec: {containers: []}}", ["Pod p"]),
+        ("{kind: Pod, metadata: [1]}", ["Pod ?"]),
+        ("{kind: ConfigMap, data: {a: 'kind: Pod'}}", []),
+        ("{kind: List, items: null}", []),
+        ("{kind: BlockList}", []),
+        (f"{{kind: List, items: [{{kind: Pod, metadata: {{name: a}}}}, {MIXED}]}}", ["Pod a", "Pod b"]),
+    ],
+)
+def test_what_makes_pods_is_found(text: str, names: list[str]) -> None:
+    (document,) = read(text, "f")
+    assert [str(each) for each in workloads(document)] == names

@@ -1,0 +1,43 @@
+"""What the end-to-end tests share: one control plane for all of them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab.cache import LabError
+from tests.lab.controlplane import ControlPlane
+from tests.lab.controlplane.programs import PROGRAMS, binary
+from tests.lab.webhook import Webhook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build what is missing before the first test: in sight, and not on a test's time."""
+    if session.config.option.collectonly or not any("controlplane" in _fixtures(item) for item in session.items):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with suppress(LabError), capture.global_and_fixture_disabled():  # each test that needs it says so again
+        for name in PROGRAMS:
+            binary(name)
+
+
+@pytest.fixture(scope="session")
+def controlplane() -> Iterator[ControlPlane]:
+    with ControlPlane() as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def webhook() -> Iterator[Webhook]:
+    """The webhook as it comes, for all tests that don't stop it."""
+    with Webhook() as running:
+        yield running
+
+
+def _fixtures(item: pytest.Item) -> list[str]:
+    return getattr(item, "fixturenames", [])

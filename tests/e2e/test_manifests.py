@@ -1,0 +1,106 @@
+"""What manifests/ has is taken by the API server as it is, and says what the commands say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.e2e.cluster import injected, unharmed
+from tests.lab.process import wait_for
+from tests.lab.webhook import command
+
+if TYPE_CHECKING:
+    from tests.lab.controlplane import ControlPlane
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+OWN = "plane-webhook"
+
+
+def built(controlplane: ControlPlane, name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(controlplane.kubectl("kustomize", MANIFESTS / name)))
+
+
+def registration(tmp_path: Path) -> str:
+    """What a user would apply, for the Service of the manifests."""
+    command("certs", "issue", "--dir", tmp_path / "tls", "--host", "plane-webhook.plane-webhook.svc")
+    return command("registration", "--service", "plane-webhook/plane-webhook", "--ca-file", tmp_path / "tls/ca.crt")
+
+
+def test_the_registration_for_cert_manager_is_the_commands_without_an_authority(tmp_path: Path) -> None:
+    """cert-manager's injector fills in the caBundle of what carries its annotation."""
+    printed = yaml.safe_load(registration(tmp_path))
+    del printed["webhooks"][0]["clientConfig"]["caBundle"]
+    printed["metadata"]["annotations"] = {"cert-manager.io/inject-ca-from": "plane-webhook/plane-webhook"}
+    assert yaml.safe_load((MANIFESTS / "cert-manager/registration.yaml").read_text()) == printed
+
+
+@pytest.mark.lab
+def test_the_base_is_applied_twice_and_its_pods_are_made_whatever_becomes_of_the_webhook(
+    controlplane: ControlPlane, tmp_path: Path
+) -> None:
+    """Pod Security `restricted` is enforced there; and nobody answers the registration, which says Fail."""
+    apply = ("apply", "--server-side", "--validate=strict", "-k", MANIFESTS / "base")
+    controlplane.kubectl(*apply)
+    controlplane.kubectl("label", "namespace", OWN, "plane-webhook/inject=enabled")
+    nobody = registration(tmp_path).replace("failurePolicy: Ignore", "failurePolicy: Fail")
+    controlplane.kubectl("apply", "--server-side", "--validate=strict", "-f", "-", input=nobody)
+    with unharmed(controlplane):
+        controlplane.kubectl("-n", OWN, "delete", "pods", "--all", "--wait=false")
+        wait_for(lambda: len(controlplane.pods(OWN)) == 2, 30, "the webhook's own pods")
+        assert not any(injected(pod) for pod in controlplane.pods(OWN))
+
+        def deployment() -> dict[str, Any]:
+            return json.loads(controlplane.kubectl("-n", OWN, "get", "deployment", "plane-webhook", "-o", "json"))
+
+        before = deployment()
+        controlplane.kubectl(*apply)
+        assert deployment()["metadata"]["generation"] == before["metadata"]["generation"]
+        controlplane.settle(OWN)
+        budget = (
+            "-n",
+            OWN,
+            "get",
+            "poddisruptionbudget",
+            "plane-webhook",
+            "-o",
+            "jsonpath={.status.disruptionsAllowed}",
+        )
+        wait_for(lambda: controlplane.kubectl(*budget) == "1", 30, "one of the two may go")
+    controlplane.kubectl("delete", "mutatingwebhookconfiguration", "plane-webhook")
+    controlplane.kubectl("delete", "namespace", OWN, "--wait=false")
+
+
+@pytest.mark.lab
+def test_what_the_deployment_mounts_and_names_is_there(controlplane: ControlPlane) -> None:
+    objects = built(controlplane, "base")
+    (deployment,) = [each for each in objects if each["kind"] == "Deployment"]
+    (configuration,) = [each for each in objects if each["kind"] == "ConfigMap"]
+    template = deployment["spec"]["template"]
+    volumes = {each["name"]: each for each in template["spec"]["volumes"]}
+    assert volumes["configuration"]["configMap"]["name"] == configuration["metadata"]["name"]
+    assert {each["metadata"]["namespace"] for each in objects if each["kind"] != "Namespace"} == {OWN}
+    for kind in ("Service", "PodDisruptionBudget"):
+        (other,) = [each for each in objects if each["kind"] == kind]
+        selector = other["spec"]["selector"]
+        assert selector.get("matchLabels", selector).items() <= template["metadata"]["labels"].items()
+    issued = {
+        each["spec"]["secretName"] for each in built(controlplane, "cert-manager") if each["kind"] == "Certificate"
+    }
+    assert volumes["tls"]["secret"]["secretName"] in issued
+
+
+@pytest.mark.lab
+def test_what_is_not_cert_managers_own_of_the_other_way_is_accepted(controlplane: ControlPlane) -> None:
+    """Its own kinds aren't known here."""
+    objects = built(controlplane, "cert-manager")
+    theirs = [each for each in objects if each["apiVersion"].startswith("cert-manager.io/")]
+    assert sorted(each["kind"] for each in theirs) == ["Certificate", "Certificate", "Issuer", "Issuer"]
+    ours = [each for each in objects if each not in theirs]
+    assert {each["kind"] for each in ours} > {"Deployment", "MutatingWebhookConfiguration"}
+    controlplane.namespace(OWN)
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": ours})
+    controlplane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=listed)
