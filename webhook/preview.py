@@ -59,7 +59,7 @@ class Preview:
                 *(_diff(change) for change in changed),
                 *(_headline(change) for change in same),
                 f"{len(changed)} of {len(self.changes)} workloads would change.",
-                *dict.fromkeys(_worst_case(change) for change in changed),
+                *dict.fromkeys(_worst_case(change) for change in changed if change.decision.reason is Reason.INJECTED),
             ]
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import re
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tests.lab.process import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import httpx
 
@@ -91,6 +92,30 @@ def unharmed(plane: ControlPlane) -> Iterator[None]:
     before = trouble()
     yield
     assert trouble() == before
+
+
+@contextmanager
+def apart(plane: ControlPlane, registration: dict[str, Any], names: Sequence[str]) -> Iterator[None]:
+    """Register a webhook once more under each name, for the namespace of that name: the API server dials for it alone.
+
+    It shares connections between registrations that trust the same bundle; here each has another number of copies in it.
+    """
+    registrations = []
+    for copies, name in enumerate(names, 1):
+        each = copy.deepcopy(registration)
+        (webhook,) = each["webhooks"]
+        each["metadata"]["name"] = name
+        webhook["name"] = f"{name}.lab.test"
+        webhook["namespaceSelector"] = {"matchLabels": {"lab": name}}
+        bundle = base64.b64decode(webhook["clientConfig"]["caBundle"])
+        webhook["clientConfig"]["caBundle"] = base64.b64encode(bundle * copies).decode()
+        plane.namespace(name, {"lab": name})
+        registrations.append(each)
+    plane.apply(*registrations)
+    try:
+        yield
+    finally:
+        plane.kubectl("delete", "mutatingwebhookconfiguration", *(each["metadata"]["name"] for each in registrations))
 
 
 def _acts(plane: ControlPlane, probed: str) -> bool:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e.idling import Idling
+from tests.e2e.idling import idling as background
 from tests.lab.cache import LabError
 from tests.lab.controlplane import ControlPlane
 from tests.lab.controlplane.programs import PROGRAMS, binary
@@ -37,6 +39,19 @@ def webhook() -> Iterator[Webhook]:
     """The webhook as it comes, for all tests that don't stop it."""
     with Webhook() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def idling(controlplane: ControlPlane) -> Iterator[Idling]:
+    with background(controlplane) as connections:
+        yield connections
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _early(request: pytest.FixtureRequest) -> None:
+    """Let connections begin to idle with the first test: their 95 seconds pass while others run."""
+    if any("idling" in _fixtures(item) for item in request.session.items):
+        request.getfixturevalue("idling")
 
 
 def _fixtures(item: pytest.Item) -> list[str]:

@@ -5,120 +5,31 @@ The API server's own counters say so: it counts each call that failed, those tha
 
 from __future__ import annotations
 
-import base64
-import http.client
 import shutil
-import ssl
-import threading
+import signal
+import socket
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from tests.e2e.cluster import INJECT, WEBHOOK, api_pod, create, injected, registered, unharmed
+from tests.e2e.cluster import INJECT, WEBHOOK, api_pod, apart, create, injected, registered, unharmed
 from tests.e2e.load import Load, connections
-from tests.lab.packages import program
+from tests.lab.packages import ensure_packages, program
 from tests.lab.process import Process, free_port, wait_for
 from tests.lab.webhook import Webhook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.lab.controlplane import ControlPlane
 
 pytestmark = pytest.mark.lab
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
-
-# Seconds between two calls on a connection. The API server closes idle ones after 90 s: around that is where a client
-# that is about to use a connection and a server that is about to close it would meet.
-AGES = (5, 30, 60, 85, 89, 89.8, 89.9, 90, 90.1, 90.2, 91, 95)
-KEPT, DROPPED = 85, 95
-
-
-@pytest.fixture(scope="module", autouse=True)
-def idling(controlplane: ControlPlane) -> Iterator[Idling]:
-    """Connections that idle while the other tests of this module run."""
-    with Webhook() as webhook:
-        idling = Idling(controlplane, webhook)
-        yield idling
-        idling.stop()
-
-
-class Idling:
-    """A connection for each age: a call at once, another one when the connection is so old."""
-
-    def __init__(self, plane: ControlPlane, webhook: Webhook) -> None:
-        self.plane, self.webhook = plane, webhook
-        self.dialled: dict[float, bool] = {}  # whether the second call took another connection
-        self.results: dict[float, list[bool]] = {}  # whether the pods were injected
-        self._over = threading.Event()
-        for age in AGES:
-            plane.namespace(self.name(age), {"lab": self.name(age)})
-        plane.apply(*(self._registration(age, copies) for copies, age in enumerate(AGES, 1)))
-        self._raw = http.client.HTTPSConnection("127.0.0.1", webhook.port, timeout=20, context=_trusting(webhook))
-        self.answers_raw()
-        self._raw.auto_open = 0  # from now on it is this connection or none
-        begun = {age: self._first(age) for age in AGES}
-        self._thread = threading.Thread(target=self._second, args=(begun,))
-        self._thread.start()
-
-    @staticmethod
-    def name(age: float) -> str:
-        return f"idle-{age}".replace(".", "-")
-
-    def _registration(self, age: float, copies: int) -> dict[str, Any]:
-        """Return one more registration of the webhook, for one namespace, for which the API server dials separately.
-
-        Registrations that trust the same bundle share connections: here each has another number of copies in it.
-        """
-        registration = yaml.safe_load(self.webhook.registration())
-        (webhook,) = registration["webhooks"]
-        registration["metadata"]["name"] = self.name(age)
-        webhook["name"] = f"{self.name(age)}.lab.test"
-        webhook["namespaceSelector"] = {"matchLabels": {"lab": self.name(age)}}
-        authority = (self.webhook.cert_dir / "ca.crt").read_bytes()
-        webhook["clientConfig"]["caBundle"] = base64.b64encode(authority * copies).decode()
-        return registration
-
-    def _call(self, age: float) -> bool:
-        return injected(create(self.plane, self.name(age), api_pod(), dry_run=True).json())
-
-    def _first(self, age: float) -> float:
-        wait_for(lambda: self._call(age), 15, f"the registration {self.name(age)} is in use")
-        self.results[age] = [self._call(age)]
-        return time.monotonic()
-
-    def _second(self, begun: dict[float, float]) -> None:
-        for age, moment in sorted(begun.items(), key=lambda item: item[0] + item[1]):
-            if self._over.wait(max(0.0, moment + age - time.monotonic())):
-                return
-            before = connections(self.webhook.port)
-            self.results[age].append(self._call(age))
-            self.dialled[age] = bool(connections(self.webhook.port) - before)
-
-    def answers_raw(self) -> bool:
-        """Tell whether a connection of our own, which no client ever closes, is still good."""
-        self._raw.request("GET", "/livez")
-        response = self._raw.getresponse()
-        response.read()
-        return response.status == http.HTTPStatus.OK and not response.will_close
-
-    def finish(self) -> None:
-        self._thread.join()
-
-    def stop(self) -> None:
-        self._over.set()
-        self._thread.join()
-        self._raw.close()
-        self.plane.kubectl("delete", "mutatingwebhookconfiguration", *map(self.name, AGES))
-
-
-def _trusting(webhook: Webhook) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=webhook.cert_dir / "ca.crt")
+# Seconds until all nodes have heard that an endpoint is gone; usually it is about one.
+HEARD = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -212,18 +123,25 @@ def _register(plane: ControlPlane, webhook: Webhook, authority: Path) -> None:
 def test_sigterm_under_load_while_another_replica_serves(
     controlplane: ControlPlane, namespace: str, tmp_path: Path
 ) -> None:
-    """HAProxy stands for the Service: it takes a replica out when the manifest's own readiness probe would."""
+    """HAProxy stands for the Service: it sends nobody to the pod that is deleted any more, as soon as it has heard.
+
+    Like kube-proxy, it doesn't try again elsewhere. Its checks are those of the manifest's readiness probe.
+    """
+    ensure_packages("haproxy")
     deployment = yaml.safe_load((MANIFESTS / "base/deployment.yaml").read_text())["spec"]["template"]["spec"]
     probe = deployment["containers"][0]["readinessProbe"]
+    admin = tmp_path / "admin.sock"
     with ExitStack() as stack:
         leaving = stack.enter_context(Webhook())
         staying = stack.enter_context(Webhook(cert_dir=leaving.cert_dir))
         port = free_port()
-        misses = probe.get("failureThreshold", 3)  # Kubernetes' own default
         (tmp_path / "haproxy.cfg").write_text(
             f"""
+            global
+                stats socket {admin} level admin
             defaults
                 mode tcp
+                retries 0
                 timeout connect 2s
                 timeout client 10m
                 timeout server 10m
@@ -232,33 +150,42 @@ def test_sigterm_under_load_while_another_replica_serves(
                 bind 127.0.0.1:{port}
                 balance roundrobin
                 option httpchk GET {probe["httpGet"]["path"]}
-                default-server check check-ssl verify none inter {probe["periodSeconds"]}s fall {misses} rise 1
+                default-server check check-ssl verify none inter {probe["periodSeconds"]}s fall 3 rise 1
                 server leaving 127.0.0.1:{leaving.port}
                 server staying 127.0.0.1:{staying.port}
             \n"""
         )
         haproxy = Process([program("haproxy"), "-db", "-f", tmp_path / "haproxy.cfg"], log=tmp_path / "haproxy.log")
         stack.callback(haproxy.kill)
+        wait_for(admin.exists, 10, "HAProxy is up", need=[haproxy])
         stack.enter_context(unharmed(controlplane))
         where = f"https://127.0.0.1:{port}"
         stack.enter_context(registered(controlplane, leaving, "--url", where, called=False))
+        # Callers of one registration soon have connections that stay; here somebody has to dial all the time.
+        callers = [f"sigterm-{number}" for number in range(30)]
+        stack.enter_context(apart(controlplane, yaml.safe_load(leaving.registration("--url", where)), callers))
+        wait_for(lambda: staying.reviews, 20, "the webhook is called", need=[haproxy])
         load = stack.enter_context(Load(controlplane, namespace))
         wait_for(lambda: min(leaving.reviews, staying.reviews) > 20, 20, "both replicas are called", need=[haproxy])
         load.failures.clear()  # of the time before the registration was in force
+
         begun = time.monotonic()
-        assert leaving.terminate(deployment["terminationGracePeriodSeconds"]) == 0
-        assert time.monotonic() - begun > probe["periodSeconds"] * misses
+        leaving.process.signal(signal.SIGTERM)
+        told = False
+        while callers and (leaving.process.alive() or len(callers) > 5):
+            assert injected(create(controlplane, callers.pop(), api_pod(), dry_run=True).json())
+            time.sleep(0.4)
+            if not told and time.monotonic() > begun + HEARD:
+                _say(admin, "set server webhook/leaving state drain")
+                told = True
+        assert leaving.process.wait(deployment["terminationGracePeriodSeconds"]) == 0
         load.go_on(1)
         assert load.failures == []
 
 
-def test_no_call_fails_on_a_connection_that_has_been_idle(controlplane: ControlPlane, idling: Idling) -> None:
-    """Last in its module: most of the time has passed by now."""
-    idling.finish()
-    assert idling.results == {age: [True, True] for age in AGES}
-    assert {age: controlplane.failed_calls(f"{idling.name(age)}.lab.test") for age in AGES} == dict.fromkeys(AGES, 0)
-    # Whoever closes them, it is not the webhook: that could only be found out by failing.
-    assert idling.answers_raw()
-    # That the ages are what they are for: connections were kept, and later on dropped.
-    assert {age for age in AGES if idling.dialled[age]} >= {age for age in AGES if age >= DROPPED}
-    assert {age for age in AGES if not idling.dialled[age]} >= {age for age in AGES if age <= KEPT}
+def _say(socket_path: Path, command: str) -> None:
+    """Tell HAProxy something over its socket for administrators."""
+    with socket.socket(socket.AF_UNIX) as admin:
+        admin.connect(str(socket_path))
+        admin.sendall(f"{command}\n".encode())
+        assert admin.recv(1000).strip() == b""

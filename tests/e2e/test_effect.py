@@ -170,8 +170,8 @@ def test_the_settings_are_in_effect(
         with no_queue(broker):
             assert api.export().status == 500, "what can't arrive is no success"
         assert api.export().status == 200
-        assert api.proof()[0] == 0, api.proof()[1]
-        assert len(api.workers(BEYOND_THE_LIMIT)) == 1
+        if not values:  # as long as it takes, once is enough
+            assert len(api.workers(BEYOND_THE_LIMIT)) == 1
         code, report = api.proof()
         assert (code, report["in_effect"]) == (0, True), report
         assert api.container.terminate() == 0

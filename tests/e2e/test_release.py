@@ -68,15 +68,25 @@ class Release:
 
         def settled() -> bool:
             self.plane.settle(self.namespace)
-            return all(
-                each["status"].get("observedGeneration") == each["metadata"]["generation"]
-                and each["status"].get("updatedReplicas") == each["status"].get("replicas") == each["spec"]["replicas"]
-                and each["status"].get("availableReplicas") == each["spec"]["replicas"]
-                for each in self.deployments().values()
-            ) and len(self.found()) == len(API | OTHERS)
+            return (
+                all(
+                    each["status"].get("observedGeneration") == each["metadata"]["generation"]
+                    and each["status"].get("updatedReplicas")
+                    == each["status"].get("replicas")
+                    == each["spec"]["replicas"]
+                    and each["status"].get("availableReplicas") == each["spec"]["replicas"]
+                    for each in self.deployments().values()
+                )
+                and self.complete()
+            )
 
         wait_for(settled, 60, f"the rollouts in {self.namespace} are over")
         return self.found()
+
+    def complete(self) -> bool:
+        """Tell whether each workload has its pod, and a Job's is done with: then its controller lets go of it."""
+        pods = self.found()
+        return pods.keys() == API | OTHERS and not any("finalizers" in pod["metadata"] for pod in pods.values())
 
     def found(self) -> dict[str, Pod]:
         pods = self.plane.pods(self.namespace)

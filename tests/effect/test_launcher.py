@@ -342,6 +342,16 @@ class Fault:
     binds: Mapping[str, str] = field(default_factory=dict)  # path -> text of a program
 
 
+@dataclass(frozen=True)
+class Amiss:
+    """A fault, ready to be met."""
+
+    fault: Fault
+    image: Image
+    binds: Mapping[str, Path]
+    plain: Ran
+
+
 def unmount(what: Json) -> None:
     del what["spec"]["containers"][0]["volumeMounts"]
 
@@ -441,25 +451,25 @@ FAULTS = {
 }
 
 
+@pytest.fixture(scope="module", params=FAULTS)
+def amiss(request: pytest.FixtureRequest, image: Image, tmp_path_factory: pytest.TempPathFactory) -> Amiss:
+    """Each fault, with the run that Plane has under it without us."""
+    fault = FAULTS[request.param]
+    folder = tmp_path_factory.mktemp("amiss")
+    changed = with_code(image, code(folder / "code", gunicorn=fault.gunicorn))
+    binds = {path: folder / f"bound-{at}" for at, path in enumerate(fault.binds)}
+    for path, bound in binds.items():
+        script(bound, fault.binds[path])
+    return Amiss(fault, changed, binds, run(changed, pod(env=fault.env), binds=binds))
+
+
 @every_shell
-@pytest.mark.parametrize("fault", FAULTS)
-def test_whatever_is_amiss_plane_runs_as_it_was_and_one_line_says_so(
-    image: Image, shell: Shell, fault: str, tmp_path: Path
-) -> None:
-    amiss = FAULTS[fault]
-    changed = with_code(image, code(tmp_path / "code", gunicorn=amiss.gunicorn))
-    binds = {}
-    for at, (path, text) in enumerate(amiss.binds.items()):
-        binds[path] = tmp_path / f"bound-{at}"
-        script(binds[path], text)
-    what = pod(env=amiss.env)
-    ours = inject(what)
-    amiss.in_pod(ours)
-    for index, text in amiss.words.items():
+def test_whatever_is_amiss_plane_runs_as_it_was_and_one_line_says_so(amiss: Amiss, shell: Shell) -> None:
+    ours = inject(pod(env=amiss.fault.env))
+    amiss.fault.in_pod(ours)
+    for index, text in amiss.fault.words.items():
         ours = word(ours, index, text)
-    assert_as_it_was(
-        run(changed, what, shell=shell, binds=binds), run(changed, ours, shell=shell, binds=binds), amiss.says
-    )
+    assert_as_it_was(amiss.plain, run(amiss.image, ours, shell=shell, binds=amiss.binds), amiss.fault.says)
 
 
 # Where Plane's entrypoint reads the variable: as it was before our 0, with rotation.

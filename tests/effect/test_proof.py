@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,18 @@ def test_in_effect_it_agrees_row_by_row(image: Image, shell: Shell) -> None:
     assert by_what["DJANGO_SETTINGS_MODULE"]["how"].count(",") == len(pids) - 1 == 2  # the master and both workers
     assert report["kept"] == []
     assert len(report["settings"]) == 64
+
+
+def test_an_entrypoint_that_leaves_root_is_looked_into_all_the_same(image: Image, tmp_path: Path) -> None:
+    drop = 'if [ "$(id -u)" = 0 ]; then exec setpriv --reuid 65534 --regid 65534 --clear-groups "$0" "$@"; fi\n'
+    entrypoint = (images.PLANE / "bin/docker-entrypoint-api.sh").read_text().replace("set -e\n", "set -e\n" + drop, 1)
+    assert drop in entrypoint
+    files = {"bin/docker-entrypoint-api.sh": entrypoint}
+    with serving(replace(image, code=code(tmp_path / "code", files)), inject(api())) as (container, _):
+        assert container.exec(["stat", "-c", "%u", "/proc/1"]).stdout.strip() == "65534"
+        report = prove(container, code=0)
+        assert loud(container) == []
+    assert {row["what"] for row in report["checks"]} == EVERYTHING
 
 
 def test_restricted_and_read_only_it_agrees_too(image: Image) -> None:

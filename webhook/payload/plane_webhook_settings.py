@@ -166,8 +166,9 @@ def bound(deadline, timeout):
         if made[0][1] is not None:
             raise made[0][1]
         wire = made[0][0].transport
-        wire._quick_recv = in_time(wire._quick_recv, wire.sock, timeout)
-        wire._write = in_time(wire._write, wire.sock, deadline)
+        for name, most in (("_quick_recv", timeout), ("_write", deadline)):
+            if hasattr(wire, name):  # py-amqp's own name for it, the same since 2.0; without it the timeouts still hold
+                setattr(wire, name, in_time(getattr(wire, name), wire.sock, most))
         return made[0][0]
 
     def in_time(call, sock, most):

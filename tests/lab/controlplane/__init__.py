@@ -101,11 +101,15 @@ class ControlPlane:
 
     def namespace(self, name: str, labels: dict[str, str] | None = None) -> str:
         """Make a namespace, or give it just these labels, and its service account: pods can be made at once."""
-        meta = {"name": name, "labels": labels or {}}
-        self.apply(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": meta},
-            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": name}},
-        )
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}}
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
+        for path, made in ((name, namespace), (f"{name}/serviceaccounts/default", account)):
+            self.api.patch(  # what `apply` does, without starting a process
+                f"/api/v1/namespaces/{path}",
+                params={"fieldManager": "kubectl", "force": "true"},
+                content=json.dumps(made),
+                headers={"content-type": "application/apply-patch+yaml"},
+            ).raise_for_status()
         return name
 
     def pods(self, namespace: str, selector: str = "") -> list[dict[str, Any]]:
