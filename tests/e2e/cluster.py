@@ -98,7 +98,7 @@ def unharmed(plane: ControlPlane) -> Iterator[None]:
 def apart(plane: ControlPlane, registration: dict[str, Any], names: Sequence[str]) -> Iterator[None]:
     """Register a webhook once more under each name, for the namespace of that name: the API server dials for it alone.
 
-    It shares connections between registrations that trust the same bundle; here each has another number of copies in it.
+    It shares connections between registrations that trust the same bundle: here each has another number of copies.
     """
     registrations = []
     for copies, name in enumerate(names, 1):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.e2e.cluster import INJECT, WEBHOOK, api_pod, apart, create, injected, registered, unharmed
+from tests.e2e.cluster import INJECT, WEBHOOK, apart, api_pod, create, injected, registered, unharmed
 from tests.e2e.load import Load, connections
 from tests.lab.packages import ensure_packages, program
 from tests.lab.process import Process, free_port, wait_for
@@ -94,7 +94,7 @@ def test_a_certificate_is_replaced_under_load(controlplane: ControlPlane, namesp
     """As `certs issue` has it: clients are handed the new ca.crt first, the server its new pair afterwards."""
     new = tmp_path / "new"
     with Webhook() as webhook, registered(controlplane, webhook), unharmed(controlplane):
-        with Load(controlplane, namespace) as load:
+        with Load(controlplane, namespace, callers=2) as load:
             load.go_on(1)
             shutil.copytree(webhook.cert_dir, new)
             webhook.issue(new, "--force")
@@ -162,9 +162,8 @@ def test_sigterm_under_load_while_another_replica_serves(
         where = f"https://127.0.0.1:{port}"
         stack.enter_context(registered(controlplane, leaving, "--url", where, called=False))
         # Callers of one registration soon have connections that stay; here somebody has to dial all the time.
-        callers = [f"sigterm-{number}" for number in range(30)]
+        callers = [f"sigterm-{number}" for number in range(20)]
         stack.enter_context(apart(controlplane, yaml.safe_load(leaving.registration("--url", where)), callers))
-        wait_for(lambda: staying.reviews, 20, "the webhook is called", need=[haproxy])
         load = stack.enter_context(Load(controlplane, namespace))
         wait_for(lambda: min(leaving.reviews, staying.reviews) > 20, 20, "both replicas are called", need=[haproxy])
         load.failures.clear()  # of the time before the registration was in force

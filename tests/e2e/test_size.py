@@ -26,6 +26,8 @@ from tests.e2e.cluster import INJECT, api_pod, create, injected, registered, unh
 from tests.lab.process import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.lab.controlplane import ControlPlane
     from tests.lab.webhook import Webhook
 
@@ -34,6 +36,17 @@ pytestmark = pytest.mark.lab
 MIB = 1 << 20
 REQUEST = 3 * MIB - 1000
 STORED = 1536 * 1024 - 2000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered(controlplane: ControlPlane, webhook: Webhook) -> Iterator[None]:
+    controlplane.namespace("size", INJECT)
+    with registered(controlplane, webhook), unharmed(controlplane):
+        # What is looked at here is length, and not how long a busy machine takes for so much JSON.
+        patient = yaml.safe_load(webhook.registration())
+        patient["webhooks"][0]["timeoutSeconds"] = 30
+        controlplane.apply(patient)
+        yield
 
 
 @pytest.mark.parametrize(
@@ -48,15 +61,9 @@ def test_the_largest_review_is_read_and_answered(
     controlplane: ControlPlane, webhook: Webhook, name: str, variable: dict[str, Any], size: float
 ) -> None:
     """`tried` in a dry run only: etcd would not take it."""
-    namespace = controlplane.namespace("size", INJECT)
-    with registered(controlplane, webhook), unharmed(controlplane):
-        # The limit on length is looked at here, and not how long a busy machine takes for so much JSON.
-        patient = yaml.safe_load(webhook.registration())
-        patient["webhooks"][0]["timeoutSeconds"] = 30
-        controlplane.apply(patient)
-        before = webhook.metric("received_bytes_total")
-        answer = create(controlplane, namespace, api_pod(name, env=[variable]), dry_run=name == "tried")
-        assert answer.status_code == 201, answer.text[:500]
-        assert not injected(answer.json())
-        wait_for(lambda: webhook.metric("received_bytes_total") - before > size * MIB, 5, f"a review of {size} MiB")
-        assert webhook.log_lines(namespace=namespace, name=name)[-1]["reason"] == "pod-too-large"
+    before = webhook.metric("received_bytes_total")
+    answer = create(controlplane, "size", api_pod(name, env=[variable]), dry_run=name == "tried")
+    assert answer.status_code == 201, answer.text[:500]
+    assert not injected(answer.json())
+    wait_for(lambda: webhook.metric("received_bytes_total") - before > size * MIB, 5, f"a review of {size} MiB")
+    assert webhook.log_lines(namespace="size", name=name)[-1]["reason"] == "pod-too-large"

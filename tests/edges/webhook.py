@@ -57,12 +57,6 @@ def review(uid: str = "0b9d7c1e-7f9e-4b7e-9f5e-2f6f5c0e6a11", *, padding: int = 
     return json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).encode()
 
 
-class _Program(Process):
-    @property
-    def exit_code(self) -> int:
-        return self._popen.wait(0)
-
-
 class Webhook:
     """The server as a process, started on entry and gone on exit."""
 
@@ -73,7 +67,7 @@ class Webhook:
         self._log = log
 
     def __enter__(self) -> Self:
-        self.process = _Program(self.argv, log=self._log, cwd=REPOSITORY)
+        self.process = Process(self.argv, log=self._log, cwd=REPOSITORY)
         try:
             (line,) = wait_for(lambda: self.lines("listening"), 30, "the webhook listens", need=[self.process])
         except BaseException:
@@ -138,8 +132,7 @@ class Webhook:
 
     def ended(self, timeout: float) -> int:
         """The exit code, of a process that ends by itself within this many seconds."""
-        wait_for(lambda: not self.process.alive(), timeout, "the webhook ends")
-        return self.process.exit_code
+        return self.process.wait(timeout)
 
 
 def post(connection: http.client.HTTPSConnection, body: bytes, **headers: str) -> tuple[int, dict[str, Any], bool]:
