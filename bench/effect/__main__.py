@@ -63,7 +63,11 @@ def run(lab: Lab, cells: Iterable[Cell], results: Results, *, count: int | None 
     todo = list(cells)
     for number, cell in enumerate(todo, 1):
         wanted = count or cell.count
-        missing = [name for name in lab.contenders if again or not results.has(cell, name, wanted)]
+        missing = [
+            name
+            for name in lab.contenders
+            if name in cell.contenders and (again or not results.has(cell, name, wanted))
+        ]
         if not missing:
             continue
         start = time.monotonic()

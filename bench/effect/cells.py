@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
+from bench.effect.contenders import WHAT
 from bench.effect.faults import FAULTS, NAMES, SETTLE, Fault
 from bench.effect.lab import Kind, Lab, each
 from tests.lab.faults import SWALLOW, Flow
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 WAYS = ("delay", "apply_async", "send_task", "chain", "group")
 MILLISECONDS, SECONDS, AT_DEFAULTS = 200, 20, 10  # publishes a cell
+CELERY_WAYS = ("delay", "chain")  # in which a worker publishes: a task's code, and Celery itself
 CLIENTS = 4  # of a load
 PER_STRIKE = 20  # publishes that a load has to make for each time that the fault strikes
 GAP = 0.25  # seconds of peace before a fault strikes a load
@@ -36,15 +38,16 @@ class Cell:
     kind: Kind = "scaled"
     loses: bool = True
     quick: bool = False
+    contenders: tuple[str, ...] = tuple(WHAT)
 
 
-def first(fault: Fault) -> Callable[[Lab, list[Stack], int], None]:
+def first(fault: Fault, ways: Sequence[str] = WAYS, idle: float = SETTLE) -> Callable[[Lab, list[Stack], int], None]:
     """The fault strikes an idle publisher; the next publish is counted."""
 
     def one(stack: Stack, count: int) -> None:
-        for way in islice(cycle(WAYS), count):
+        for way in islice(cycle(ways), count):
             stack.warm()
-            time.sleep(SETTLE)
+            time.sleep(idle)
             fault.begin(stack)
             stack.publish(way)
             time.sleep(SETTLE)
@@ -127,11 +130,11 @@ def outage(seconds: float) -> Callable[[Lab, list[Stack], int], None]:
     return run
 
 
-def broker_away(how: str) -> Callable[[Lab, list[Stack], int], None]:
+def broker_away(how: str, ways: Sequence[str] = WAYS) -> Callable[[Lab, list[Stack], int], None]:
     """The broker is stopped or killed, and started again or not yet, before each publish."""
 
     def run(lab: Lab, stacks: list[Stack], count: int) -> None:
-        for way in islice(cycle(WAYS), count):
+        for way in islice(cycle(ways), count):
             each(stacks, lambda stack: stack.warm())
             lab.broker.stop() if "stop" in how else lab.broker.kill()
             if "restart" in how:
@@ -208,6 +211,14 @@ def workers(number: int) -> Callable[[Lab, list[Stack], int], None]:
     return lambda _lab, stacks, count: each(stacks, lambda stack: one(stack, count))
 
 
+# Of workers and beat: what only there could go another way than in the API, each for those that differ there.
+BY_CELERY = {
+    "worker": ("half-open", "dropped-silence", "write-reset", "stale-answer"),
+    "beat": ("half-open", "dropped-silence", "write-reset", "ack-silence", "stale-answer"),
+}
+BOTH = ("upstream", "ours")
+IDLE = 3.0  # seconds: six of the scaled timeouts
+
 QUICK = {
     "half-open",
     "half-open-up",
@@ -256,6 +267,40 @@ CELLS = [
         if fault.name in ("half-open", "half-open-down", "idle-reset", "partition", "trickle", "trickle-all")
     ),
     *(Cell(fault.name, fault.title, first(fault), SECONDS, kind="dns", loses=False) for fault in NAMES),
+    *(
+        Cell(
+            f"{kind}-{fault.name}",
+            f"{kind}: {fault.title}",
+            first(fault, CELERY_WAYS),
+            SECONDS,
+            kind=kind,
+            loses=fault.loses,
+            contenders=BOTH,
+        )
+        for kind, names in BY_CELERY.items()
+        for fault in FAULTS
+        if fault.name in names
+    ),
+    Cell(
+        "worker-idle",
+        "worker: idle for 3 s, then half-open",
+        first(next(fault for fault in FAULTS if fault.name == "half-open"), CELERY_WAYS, IDLE),
+        SECONDS,
+        kind="worker",
+        contenders=BOTH,
+    ),
+    *(
+        Cell(
+            f"{kind}-broker-kill-restart",
+            f"{kind}: broker killed and started again",
+            broker_away("kill restart", CELERY_WAYS),
+            SECONDS,
+            kind=kind,
+            loses=False,
+            contenders=BOTH,
+        )
+        for kind in BY_CELERY
+    ),
     Cell("once", "ONE half-open event, then a long load", once, 2500),
     Cell("delay", "2.5 ms each way, no fault", healthy, MILLISECONDS, loses=False),
     Cell("outage-3s", "broker away for 3 s, under load", outage(3), SECONDS, kind="default", loses=False),

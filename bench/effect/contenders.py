@@ -31,25 +31,34 @@ WHAT = {
 ROTATE_AFTER = 200  # requests: Plane's own 1200 to 2200 would need thousands of publishes a cell
 
 
-def pod(contender: str, env: dict[str, str], publish: Json | None = None) -> Json:
+# As the charts have them; the worker is one that takes a single queue, so that the others' messages can be counted.
+RELAY = "celery.importer"
+COMMANDS = {
+    "api": ["./bin/docker-entrypoint-api.sh"],
+    "worker": ["/bin/bash", "-c", f"set -e\n\nexec ./bin/docker-entrypoint-worker.sh {RELAY}\n"],
+    "beat": ["./bin/docker-entrypoint-beat.sh"],
+}
+
+
+def pod(contender: str, env: dict[str, str], publish: Json | None = None, *, workload: str = "api") -> Json:
     """The pod as the API server stores it. `publish` overrides keys of the webhook's `publish` settings."""
-    entrypoint = "./bin/docker-entrypoint-api.sh"
+    command = COMMANDS[workload]
     variables = {"GUNICORN_WORKERS": "1", **env}
     if contender in ("exported", "asked"):
         variables |= ASKED
     if contender == "asked":
-        entrypoint = "./bin/docker-entrypoint-api-asked.sh"
+        command = ["./bin/docker-entrypoint-api-asked.sh"]
         variables["DJANGO_SETTINGS_MODULE"] = "plane.settings.asked"
     container = {
-        "name": "api",
+        "name": workload,
         "image": "makeplane/plane-backend:stable",
-        "command": [entrypoint],
+        "command": command,
         "env": [{"name": name, "value": value} for name, value in variables.items()],
     }
     made = {"metadata": {"name": contender, "namespace": "plane"}, "spec": {"containers": [container]}}
     if not contender.startswith("ours"):
         return made
-    settings: Json = {"publish": publish or {}}
+    settings: Json = {"publish": publish or {}, "workloads": list(COMMANDS)}
     if contender == "ours-rotating":
         settings["env"] = {"gunicorn_max_requests": ROTATE_AFTER}
     return injected(made, settings)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import trustme
 
+from bench.effect.publishers import Beat, Worker
 from bench.effect.stack import SCALE, Stack, vhosts
 from tests.lab import images
 from tests.lab.broker import Broker
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-Kind = Literal["scaled", "default", "direct", "tls", "dns"]
+Kind = Literal["scaled", "default", "direct", "tls", "dns", "worker", "beat"]
 KINDS: dict[Kind, str] = {
     "scaled": "timeouts scaled down",
     "default": "the default timeouts",
     "direct": "the default timeouts, no proxy in between",
     "tls": "by amqps://, timeouts scaled down",
+    "worker": "a worker's publishes, timeouts scaled down",
+    "beat": "beat's publishes, timeouts scaled down",
     "dns": "by a name that the lab's own name server resolves, timeouts scaled down",
 }
 
@@ -62,7 +65,8 @@ class Lab:
         return [self._stacks[name, kind] for name in wanted]
 
     def _stack(self, contender: str, kind: Kind) -> Stack:
-        make = partial(Stack, contender, self.broker, self.image, vhost=f"{contender}-{kind}")
+        stack = {"worker": Worker, "beat": Beat}.get(kind, Stack)
+        make = partial(stack, contender, self.broker, self.image, vhost=f"{contender}-{kind}")
         if kind == "tls":
             folder = Path(self._exit.enter_context(TemporaryDirectory(prefix="plane-webhook-tls-")))
             authority = trustme.CA()
@@ -76,7 +80,7 @@ class Lab:
         if kind == "dns":
             names = self._exit.enter_context(NameServer())
             return make(scale=SCALE, host="rabbitmq.lab", names=names, binds={"/etc/resolv.conf": names.resolv_conf})
-        return make(scale=SCALE if kind == "scaled" else 1.0, direct=kind == "direct")
+        return make(scale=SCALE if kind in ("scaled", "worker", "beat") else 1.0, direct=kind == "direct")
 
 
 def each(stacks: Iterable[Stack], deed: Callable[[Stack], None]) -> None:

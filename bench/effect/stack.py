@@ -78,6 +78,8 @@ class Score:
 class Stack:
     """A running contender. `behind` stands between that and the broker."""
 
+    workload = "api"
+
     def __init__(
         self,
         contender: str,
@@ -97,7 +99,7 @@ class Stack:
     ) -> None:
         self.contender, self.broker, self.vhost, self.scale = contender, broker, vhost, scale
         self.patience = PATIENCE * max(scale, SHORTEST)
-        self.proxy = Proxy(behind.port if behind else broker.port)
+        self.proxy = Proxy(behind.port if behind else broker.port, tasks_only=self.workload != "api")
         self.names = names
         self.port = free_port()
         variables = {
@@ -110,6 +112,7 @@ class Stack:
                 contender,
                 variables,
                 {"timeout": PUBLISH.timeout * scale, "deadline": PUBLISH.deadline * scale, **(publish or {})},
+                workload=self.workload,
             ),
             image=image,
             binds=binds or {},
@@ -124,7 +127,7 @@ class Stack:
         self.proxy.__enter__()
         try:
             self.container.start()
-            self.container.wait_ready(self.port)
+            self.wait_ready()
         except BaseException:
             self.__exit__()
             raise
@@ -133,6 +136,10 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self.container.close()
         self.proxy.__exit__()
+
+    def wait_ready(self) -> None:
+        """Return when it can publish."""
+        self.container.wait_ready(self.port)
 
     def publish(self, via: str = "delay", *, counted: bool = True) -> Shot:
         """Ask for one export and keep what came of it."""
@@ -209,7 +216,7 @@ class Stack:
             else:
                 score.errors += 1
                 score.delivered_errors += shot.token in tokens
-        for cause in causes(log):
+        for cause in self.causes(log):
             score.causes[cause] = score.causes.get(cause, 0) + 1
         score.unexplained = max(score.errors - sum(score.causes.values()), 0)
         self.shots = []
@@ -232,6 +239,10 @@ class Stack:
         self._take()
         self._log_since()
 
+    def causes(self, log: str) -> list[str]:
+        """Return, for each request that a log says failed, the exception that it names (its type)."""
+        return causes(log)
+
     def _log_since(self) -> str:
         """What the container wrote to stderr since this was last asked, restarts included."""
         text = "".join(path.read_text(errors="replace") for path in sorted(self.container.state.glob("stderr.*")))
@@ -249,7 +260,7 @@ class Stack:
         with suppress(amqp.NotFound), self._channel() as channel:
             while (message := channel.basic_get(QUEUE, no_ack=True)) is not None:
                 self._arrived[message.headers["id"]] += 1
-                self._tokens |= set(re.findall(r"t\d+", message.headers["argsrepr"]))
+                self._tokens |= {message.headers["id"], *re.findall(r"t\d+", message.headers["argsrepr"])}
 
     def _take(self) -> tuple[Counter[str], set[str]]:
         """Return how often each task id arrived, and the tokens that did, and begin anew."""

@@ -32,6 +32,9 @@ Door = Literal["open", "reject", "refuse", "deaf"]
 
 _PROTOCOL_HEADER = 8  # "AMQP" and the version, before the first frame
 _BASIC_PUBLISH = struct.pack(">HH", 60, 40)
+# Of a message that is no task: what a worker's event dispatcher and its remote control publish all the time.
+_NO_TASKS = (b"celeryev", b"reply.celery.pidbox", b"celery.pidbox")
+_EXCHANGE = 13  # bytes of a publish's frame before the exchange's name: its length is the one before
 _HOST = "127.0.0.1"
 _CALL = 20.0  # seconds for the proxy's thread to do what it was told: it never takes one
 
@@ -71,6 +74,7 @@ class Link:
     up: Flow = PASS
     down: Flow = PASS
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    task: bool = False  # has carried one
 
     def end(self, *, reset: bool) -> None:
         """Close both halves, with FIN or RST."""
@@ -122,9 +126,13 @@ class Frames:
 class Proxy:
     """Forwards connections to `target` on loopback. Use it as a context manager; `port` is where it listens."""
 
-    def __init__(self, target: int, *, tls: ssl.SSLContext | None = None) -> None:
-        """Prepare one. With `tls` it takes TLS from the client and speaks plainly to the target."""
-        self.target, self.port, self.tls = target, free_port(), tls
+    def __init__(self, target: int, *, tls: ssl.SSLContext | None = None, tasks_only: bool = False) -> None:
+        """Prepare one. With `tls` it takes TLS from the client and speaks plainly to the target.
+
+        With `tasks_only` faults strike just the connections (and the messages) that a task was published on: a worker
+        has others too, to consume, for events and for remote control. `door` is for all.
+        """
+        self.target, self.port, self.tls, self.tasks_only = target, free_port(), tls, tasks_only
         self.accepted = 0  # connections so far
         self.published = 0  # messages seen so far
         self.links: set[Link] = set()
@@ -155,7 +163,7 @@ class Proxy:
         async def change() -> None:
             if fresh:
                 self._up, self._down = up, down
-            for link in self.links if live else ():
+            for link in self._struck() if live else ():
                 link.up, link.down = up, down
                 link.changed.set()
 
@@ -173,7 +181,7 @@ class Proxy:
         """End the connections there are."""
 
         async def end() -> None:
-            for link in list(self.links):
+            for link in self._struck():
                 link.end(reset=reset)
 
         self._run(end())
@@ -189,7 +197,7 @@ class Proxy:
             self._up = self._down = PASS
             self._shots.clear()
             await self._set_door("open")
-            for link in list(self.links):
+            for link in self._struck():
                 if cut:
                     link.end(reset=False)
                 else:
@@ -199,6 +207,9 @@ class Proxy:
         self._run(clear())
 
     # How it is done, on the proxy's thread.
+
+    def _struck(self) -> list[Link]:
+        return [link for link in self.links if link.task or not self.tasks_only]
 
     def _run(self, what: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(what, self._loop).result(_CALL)
@@ -264,7 +275,9 @@ class Proxy:
             while data := await self._read(link, reader, up=up):
                 if up and (at := frames.publish_in(data)) is not None:
                     self.published += 1
-                    if self._shots:
+                    task = _is_task(data[at:])
+                    link.task |= task
+                    if self._shots and (task or not self.tasks_only):
                         await self._shoot(link, data, at, self._shots.popleft())
                         continue
                 await self._pass(link, writer, data, up=up)
@@ -309,6 +322,11 @@ class Proxy:
         else:
             writer.write(data)
             await writer.drain()
+
+
+def _is_task(frame: bytes) -> bool:
+    """Tell whether the frame of a publish is a task's, by its exchange."""
+    return not frame[_EXCHANGE + 1 :].startswith(_NO_TASKS)
 
 
 def _write(writer: asyncio.StreamWriter, data: bytes) -> None:
