@@ -1,8 +1,8 @@
-"""Workers and beat as publishers: what a stack's publish is there, and how its outcome is told.
+"""Workers and beat as publishers: what a stack's publish is there, and how one learns what came of it.
 
-A worker runs a task that publishes another one. It is *silently lost* when the worker says that the first succeeded
-and the second is in no queue; of beat, when it says that a message was sent and that is in no queue. Faults strike
-only the connections that tasks are published on; the worker's own ones stay good.
+A worker runs a task that publishes another one: *silently lost* is that one if the worker says that the first has
+succeeded and the second is in no queue. Of beat's messages it is one that beat believes to have sent. Faults strike
+only the connections on which tasks are published: those that a worker consumes on, and its events, stay good.
 """
 
 from __future__ import annotations
@@ -10,47 +10,52 @@ from __future__ import annotations
 import json
 import re
 import time
-from contextlib import suppress
-from itertools import count
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import uuid4
 
 import amqp
 
 from bench.effect.contenders import RELAY
-from bench.effect.stack import Shot, Stack
+from bench.effect.stack import EXCEPTION, Shot, Stack, token
 
-POLL = 0.005  # seconds
-BEATS = "0.5"  # seconds from one of beat's publishes to the next
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+POLL = 0.005  # seconds between two looks at the log
+INTERVAL = "0.5"  # seconds from one of beat's publishes to the next: the longest that a scaled timeout takes
 TASKS = "plane.bgtasks.export_task."
-_tokens = count(1)
-_FAILED = re.compile(r"(?:raised unexpected|Internal Error|internal error|Message Error): ?(.*)")
-_EXCEPTION = re.compile(r"^([a-z_]\w*(?:\.\w+)+|[A-Z]\w+)(?:: .*)?$", re.MULTILINE)
+# What stands before the traceback of a task, of Celery's own publish after a task, of beat.
+_FAILURES = re.compile(r"raised unexpected: |nternal error: |Message Error: ")
+_STAMP = "\n[20"  # a line of Celery's log begins with the time
 
 
 class Publisher(Stack):
     """What both have in common: all is told by the log."""
 
-    def _await(self, pattern: str, since: int) -> re.Match[str] | None:
-        """Return the first match in the log from `since` on; None if none comes in time."""
+    def causes(self, log: str) -> list[str]:
+        """Return, for each failure that the log tells of, the exception that ends its traceback."""
+        named = (EXCEPTION.findall(part.split(_STAMP)[0]) for part in _FAILURES.split(log)[1:])
+        return [names[-1] for names in named if names]
+
+    def _until(self, look: Callable[[], T | None]) -> T | None:
+        """Return what `look` finds as soon as it does; None if it doesn't in time."""
         end = time.monotonic() + self.patience
-        wanted = re.compile(pattern)
         while time.monotonic() < end:
-            if found := wanted.search(self._log(), since):
+            if found := look():
                 return found
             time.sleep(POLL)
         return None
 
-    def _log(self) -> str:
-        return self.container.stderr
-
-    def causes(self, log: str) -> list[str]:
-        """Return, for each failure that the log tells of, the exception that ends its traceback."""
-        parts = re.split(r"raised unexpected: |Message Error: |nternal error: ", log)[1:]
-        return [named[-1] for part in parts if (named := _EXCEPTION.findall(part.split("\n[20")[0]))]
+    def _keep(self, shot: Shot, *, counted: bool) -> Shot:
+        if counted:
+            self.shots.append(shot)
+        return shot
 
 
 class Worker(Publisher):
-    """`docker-entrypoint-worker.sh QUEUE` with Celery's pool of processes."""
+    """`docker-entrypoint-worker.sh QUEUE`, with Celery's pool of processes."""
 
     workload = "worker"
 
@@ -59,46 +64,27 @@ class Worker(Publisher):
         self.container.wait_for_log(" ready.")
 
     def publish(self, via: str = "delay", *, counted: bool = True) -> Shot:
-        """Have the worker publish: in a task's code, or (`chain`) by itself when a task of a chain is done."""
-        token, relay, last = f"t{next(_tokens)}", uuid4().hex, uuid4().hex
+        """Have the worker publish: in a task's code, or (`chain`) of itself when a task of a chain is done."""
+        name, relay, following = token(), uuid4().hex, uuid4().hex
         start, since = time.monotonic(), len(self.container.stderr)
-        options: dict[str, object] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-        if via == "chain":
-            link = {"task": f"{TASKS}issue_export_task", "args": [token], "kwargs": {}, "options": {"task_id": last}}
-            options["chain"] = [{**link, "subtask_type": None, "immutable": True}]
-        self._submit(relay, "notify_exported" if via == "chain" else "relay_export", token, options)
-        found = self._await_end(relay, since)
-        ids: tuple[str, ...] = ()
-        status = -1
-        if found is not None:
-            status = 200 if found[1] == "succeeded" else 500
-            if status == 200:
-                ids = (last if via == "chain" else found[2],)
-        shot = Shot(token, status, time.monotonic() - start, ids)
-        if counted:
-            self.shots.append(shot)
-        return shot
+        chain = [_signature(name, following)] if via == "chain" else None
+        self._submit(relay, "notify_exported" if chain else "relay_export", name, chain)
+        wanted = re.compile(rf"\[{relay}\] (?:(succeeded)[^\n']*(?:'([\w-]+)'|None)|raised|[iI]nternal)")
+        ended = self._until(lambda: wanted.search(self.container.stderr, since))
+        seconds = time.monotonic() - start
+        if ended is None:
+            return self._keep(Shot(name, -1, seconds), counted=counted)
+        if ended[1] is None:
+            return self._keep(Shot(name, 500, seconds), counted=counted)
+        return self._keep(Shot(name, 200, seconds, (following if chain else ended[2],)), counted=counted)
 
-    def _await_end(self, task: str, since: int) -> re.Match[str] | None:
-        wanted = re.compile(rf"\[{task}\] (succeeded|raised|[iI]nternal)[^\n']*(?:'([\w-]+)')?")
-        end = time.monotonic() + self.patience
-        while time.monotonic() < end:
-            if found := wanted.search(self.container.stderr, since):
-                return found
-            time.sleep(POLL)
-        return None
-
-    def _submit(self, task: str, name: str, token: str, options: dict[str, object]) -> None:
-        """Put a task into the worker's queue, past the proxy, by AMQP alone: this must not be what fails."""
-        headers = {
-            **{"lang": "py", "task": TASKS + name, "id": task, "root_id": task, "parent_id": None, "group": None},
-            **{"argsrepr": f"('{token}',)", "kwargsrepr": "{}", "origin": "lab", "retries": 0, "shadow": None},
-            **{"eta": None, "expires": None, "timelimit": [None, None]},
-        }
-        body = json.dumps([[token], {}, options])
+    def _submit(self, task: str, name: str, argument: str, chain: list[dict[str, Any]] | None = None) -> None:
+        """Put a task into the worker's queue past the proxy, without Celery: this must not be what fails."""
+        headers = {"lang": "py", "task": TASKS + name, "id": task, "root_id": task, "retries": 0}
+        options = {"callbacks": None, "errbacks": None, "chain": chain, "chord": None}
         message = amqp.Message(
-            body,
-            application_headers=headers,
+            json.dumps([[argument], {}, options]),
+            application_headers={**headers, "argsrepr": f"('{argument}',)"},
             content_type="application/json",
             content_encoding="utf-8",
             correlation_id=task,
@@ -110,41 +96,33 @@ class Worker(Publisher):
 
 
 class Beat(Publisher):
-    """`docker-entrypoint-beat.sh` with a short interval: it publishes of its own accord."""
+    """`docker-entrypoint-beat.sh`, which publishes of its own accord. The small Plane's beat names its messages."""
 
     workload = "beat"
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs, env={"BEAT_INTERVAL": BEATS})
+    own_env: ClassVar = {"BEAT_INTERVAL": INTERVAL}
 
     def wait_ready(self) -> None:
         """Return when it has published."""
         self.container.wait_for_log("sent ")
 
-    def publish(self, via: str = "delay", *, counted: bool = True) -> Shot:
-        """Wait for the next publish that begins, and for what becomes of it. There is but one way."""
+    def publish(self, via: str = "schedule", *, counted: bool = True) -> Shot:
+        """Wait for the next publish that begins, and for what comes of it. There is but one way."""
         del via
-        before, errors = self._log(), self.container.stderr.count("Message Error")
-        begun = self._wait(lambda: re.search(r"sending ([\w-]+)", self._log()[len(before) :]))
+        since = len(self.container.stderr)
+        begun = self._until(lambda: re.search(r"sending ([\w-]+)", self.container.stderr[since:]))
+        start = time.monotonic()
         if begun is None:
-            token, status, seconds = "none", -1, self.patience
-        else:
-            token, start = begun[1], time.monotonic()
-            ended = self._wait(
-                lambda: f"sent {token}" in self._log()
-                or self.container.stderr.count("Message Error") > errors
-            )
-            status = -1 if not ended else 200 if f"sent {token}" in self._log() else 500
-            seconds = time.monotonic() - start
-        shot = Shot(token, status, seconds, (token,) if status == 200 else ())
-        if counted:
-            self.shots.append(shot)
-        return shot
+            return self._keep(Shot("none", -1, self.patience), counted=counted)
+        # Beat sends one after the other: the first outcome after `sending` is this one's.
+        at = since + begun.end()
+        ended = self._until(lambda: re.search(rf"(sent {begun[1]})|Message Error", self.container.stderr[at:]))
+        status = -1 if ended is None else 200 if ended[1] else 500
+        ids = (begun[1],) if status == 200 else ()
+        return self._keep(Shot(begun[1], status, time.monotonic() - start, ids), counted=counted)
 
-    def _wait(self, what):
-        end = time.monotonic() + self.patience
-        while time.monotonic() < end:
-            if found := what():
-                return found
-            time.sleep(POLL)
-        return None
+
+def _signature(argument: str, task: str) -> dict[str, Any]:
+    """Celery's form of a task to publish when the one before it is done."""
+    name = TASKS + "issue_export_task"
+    rest = {"kwargs": {}, "options": {"task_id": task}, "subtask_type": None, "immutable": True}
+    return {"task": name, "args": [argument], **rest}

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import amqp
 
@@ -45,7 +45,7 @@ QUEUE = "celery"
 PAUSE = 0.01  # seconds between a client's requests under load: the lab must not measure its own two cores
 _tokens = count(1)
 # The last line of a traceback: it stands at the left margin.
-_EXCEPTION = re.compile(r"^([a-z_]\w*(?:\.\w+)+|[A-Z]\w+)(?:: .*)?$", re.MULTILINE)
+EXCEPTION = re.compile(r"^([a-z_]\w*(?:\.\w+)+|[A-Z]\w+)(?:: .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ class Stack:
     """A running contender. `behind` stands between that and the broker."""
 
     workload = "api"
+    own_env: ClassVar[Mapping[str, str]] = {}  # that this kind of stack needs
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class Stack:
         variables = {
             "PORT": str(self.port),
             "AMQP_URL": f"{scheme}://guest:guest@{host}:{broker.port if direct else self.proxy.port}/{vhost}",
+            **self.own_env,
             **(env or {}),
         }
         self.container = Container.from_pod(
@@ -143,12 +145,12 @@ class Stack:
 
     def publish(self, via: str = "delay", *, counted: bool = True) -> Shot:
         """Ask for one export and keep what came of it."""
-        token = f"t{next(_tokens)}"
+        name = token()
         start = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.patience)
         status, body = 0, b""
         try:
-            connection.request("POST", f"/api/exports/?via={via}&id={token}")
+            connection.request("POST", f"/api/exports/?via={via}&id={name}")
             response = connection.getresponse()
             status, body = response.status, response.read()
         except TimeoutError:
@@ -160,7 +162,7 @@ class Stack:
         ids: tuple[str, ...] = ()
         if status == http.HTTPStatus.OK:
             ids = tuple(json.loads(body)["messages"])
-        shot = Shot(token, status, time.monotonic() - start, ids)
+        shot = Shot(name, status, time.monotonic() - start, ids)
         if counted:
             self.shots.append(shot)
         return shot
@@ -270,11 +272,16 @@ class Stack:
         return taken
 
 
+def token() -> str:
+    """Return a name that no other publish has."""
+    return f"t{next(_tokens)}"
+
+
 def causes(log: str) -> list[str]:
     """Return, for each request that a log says failed, the exception that it names (its type)."""
     found = []
     for block in log.split("Internal Server Error: ")[1:]:
-        named = _EXCEPTION.findall(block.split("\n127.0.0.1:")[0])
+        named = EXCEPTION.findall(block.split("\n127.0.0.1:")[0])
         if named:
             found.append(named[-1])
     return found

@@ -34,7 +34,7 @@ _PROTOCOL_HEADER = 8  # "AMQP" and the version, before the first frame
 _BASIC_PUBLISH = struct.pack(">HH", 60, 40)
 # Of a message that is no task: what a worker's event dispatcher and its remote control publish all the time.
 _NO_TASKS = (b"celeryev", b"reply.celery.pidbox", b"celery.pidbox")
-_EXCHANGE = 13  # bytes of a publish's frame before the exchange's name: its length is the one before
+_EXCHANGE = 14  # where in the frame of a publish its exchange is: header, class, method, a reserved word, a length
 _HOST = "127.0.0.1"
 _CALL = 20.0  # seconds for the proxy's thread to do what it was told: it never takes one
 
@@ -326,7 +326,7 @@ class Proxy:
 
 def _is_task(frame: bytes) -> bool:
     """Tell whether the frame of a publish is a task's, by its exchange."""
-    return not frame[_EXCHANGE + 1 :].startswith(_NO_TASKS)
+    return not frame[_EXCHANGE:].startswith(_NO_TASKS)
 
 
 def _write(writer: asyncio.StreamWriter, data: bytes) -> None:

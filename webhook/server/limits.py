@@ -16,8 +16,9 @@ class Limits:
     # kube-apiserver reads requests of up to 3 MiB (k8s.io/apiserver, MaxRequestBodyBytes). Go's JSON encoder then
     # writes at most 6 bytes for one that came in (`<` and control characters become \u003c, \u0001): 18 MiB. The keys
     # of managedFields may repeat the same bytes as an escaped string in a string, 7 for one: 21 MiB. User, options
-    # and names are headers of the API request, 1 MiB at most. Only defaults that multiply (hundreds of thousands of
-    # containers) could be longer still; etcd turns such an object down at 1.5 MiB, however it was admitted.
+    # and names are headers of the API request, 1 MiB at most. Only what defaults multiply (tens of thousands of ports)
+    # could be longer still. Measured: whatever etcd stores, 1.5 MiB, makes a review of 9 MiB at the most, and a longer
+    # one is of a pod that is refused however it was admitted.
     body: int = 40 * MIB
 
     # All bodies that are being read, together. One of the largest must fit; real ones (4 to 300 kB) fit by the
@@ -41,8 +42,8 @@ class Limits:
     keep_alive_seconds: int = 120
 
     # After SIGTERM: go when nobody has been connected for as long as it may take until every node has heard that
-    # this endpoint is gone (usually under a second or two).
-    quiet_seconds: float = 5
+    # this endpoint is gone (usually under a second or two), or until a readiness probe has failed three times (6 s).
+    quiet_seconds: float = 10
 
     # After SIGTERM at the latest: the 90 s after which the last connection that the API server pools has been used,
     # and so closed by our answer, or closed by itself; and a margin.
