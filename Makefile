@@ -30,8 +30,8 @@ lab: $(READY) ## set up what the lab needs: system packages, control plane, imag
 effect: lab ## the whole fault matrix, resumable, with a table at the end
 	@$(RUN) -m bench.effect
 
-bench: lab ## what an admission review costs, next to a Go webhook in the same run
-	@$(RUN) -m bench
+bench: lab ## what it costs: start-up, latency and throughput, and outages under several retry policies
+	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost && $(RUN) -m bench.effect.outage
 
 lock: $(READY) ## resolve the dependencies anew into requirements/
 	@$(VENV)/bin/pip install -q uv

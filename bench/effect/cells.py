@@ -275,6 +275,7 @@ CELLS = [
             SECONDS,
             kind=kind,
             loses=fault.loses,
+            quick=fault.name == "half-open",
             contenders=BOTH,
         )
         for kind, names in BY_CELERY.items()

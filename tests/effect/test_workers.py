@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -75,7 +76,8 @@ def submit(broker: Broker, task: str, token: str) -> None:
 
 def ping(container: Container) -> None:
     """Remote control: its answer is published on the connection that the worker consumes on."""
-    run = container.exec(["celery", "-A", "plane", "inspect", "ping", "--timeout", "10"])
+    name = f"celery@{socket.gethostname()}"  # asked for by name, its answer ends the waiting
+    run = container.exec(["celery", "-A", "plane", "inspect", "ping", "--timeout", "10", "--destination", name])
     assert (run.returncode, "pong" in run.stdout) == (0, True), run.stdout + run.stderr
 
 

@@ -142,8 +142,8 @@ def bound(deadline, timeout):
     def connect_in_time(self):
         """On a thread of its own: name resolution and handshakes can't be ended from within."""
         time_left = left()
-        if time_left is None:
-            return connect(self)
+        if time_left is None:  # beat connects before its first publish
+            return watched(connect(self))
         made, given_up, lock = [], [], threading.Lock()
 
         def run():
@@ -165,11 +165,14 @@ def bound(deadline, timeout):
                 raise late("connecting")
         if made[0][1] is not None:
             raise made[0][1]
-        wire = made[0][0].transport
+        return watched(made[0][0])
+
+    def watched(connection):
+        wire = connection.transport
         for name, most in (("_quick_recv", timeout), ("_write", deadline)):
             if hasattr(wire, name):  # py-amqp's own name for it, the same since 2.0; without it the timeouts still hold
                 setattr(wire, name, in_time(getattr(wire, name), wire.sock, most))
-        return made[0][0]
+        return connection
 
     def in_time(call, sock, most):
         def inner(argument):
