@@ -47,6 +47,11 @@ def pod(*command: str, **container: Any) -> dict[str, Any]:
     }
 
 
+def named(what: dict[str, Any], name: str) -> dict[str, Any]:
+    """The pod by another name."""
+    return {**what, "metadata": {**what["metadata"], "name": name}}
+
+
 def maps(url: str, port: int = 0, **more: str) -> dict[str, dict[str, str]]:
     """The ConfigMaps that the pod names."""
     return {
@@ -189,12 +194,12 @@ def test_the_worker_runs_what_the_api_and_beat_published(image: Image, broker: B
     config = maps(broker.url, port, DATABASE_PATH="/data/plane.sqlite3", BEAT_INTERVAL="0.5")
     api, worker, importers, beat = (
         Container.from_pod(
-            pod("/bin/bash", "-c", f"exec ./bin/docker-entrypoint-{entry}"),
+            named(pod("/bin/bash", "-c", f"exec ./bin/docker-entrypoint-{entry}"), f"plane-{number}"),
             image=image,
             config_maps=config,
             binds={"/data": tmp_path},
         )
-        for entry in ("api.sh", "worker.sh", "worker.sh celery.importer", "beat.sh")
+        for number, entry in enumerate(("api.sh", "worker.sh", "worker.sh celery.importer", "beat.sh"))
     )
     with api, worker, importers, beat:
         api.wait_ready(port)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -76,7 +75,7 @@ def submit(broker: Broker, task: str, token: str) -> None:
 
 def ping(container: Container) -> None:
     """Remote control: its answer is published on the connection that the worker consumes on."""
-    name = f"celery@{socket.gethostname()}"  # asked for by name, its answer ends the waiting
+    name = f"celery@{container.spec.env['HOSTNAME']}"  # asked for by name, its answer ends the waiting
     run = container.exec(["celery", "-A", "plane", "inspect", "ping", "--timeout", "10", "--destination", name])
     assert (run.returncode, "pong" in run.stdout) == (0, True), run.stdout + run.stderr
 

@@ -249,6 +249,8 @@ class Container:
         """Return bwrap's options: a root of our own with the host's programs in it, and the pod's volumes on top."""
         spec, image = self.spec, self.image
         options = ["--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc", "--proc", "/proc", "--dev", "/dev"]
+        # A pod's host name is its own: two Celery workers of the same one would be in each other's way.
+        options += ["--unshare-uts", "--hostname", spec.env["HOSTNAME"][:63]]
         options += ["--ro-bind", str(_userland(self.shell)), "/bin", "--symlink", "usr/sbin", "/sbin"]
         for name in ("lib", "lib32", "lib64", "libx32"):
             host = Path("/", name)
