@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,7 @@ class Release:
 
     def restart(self) -> dict[str, Pod]:
         """Restart the Deployments as the README has it; return the new pods."""
+        time.sleep(1)  # kubectl stamps a restart to the second, and refuses another one with the same stamp
         self.kubectl("rollout", "restart", "deployment")
         return self.pods()
 
