@@ -1,4 +1,4 @@
-"""plane-webhook: a mutating admission webhook that makes Plane's API pods publish every background task."""
+"""plane-webhook: a mutating admission webhook that makes Plane's pods publish every background task."""
 
 from importlib.metadata import version
 

@@ -100,7 +100,7 @@ def _registration(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="plane-webhook", description="Makes Plane's API pods publish every background task."
+        prog="plane-webhook", description="Makes Plane's pods publish every background task."
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

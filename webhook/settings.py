@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -86,8 +86,8 @@ class Publish(_Value):
 
     @property
     def worst_case(self) -> float:
-        """Seconds that a publish takes at the most: to wait for a free connection, and for all its tries."""
-        return 2 * self.deadline
+        """Seconds that a publish takes at most: to wait for a free connection, for its tries, and for a last pause."""
+        return 2 * self.deadline + self.retry.interval_max
 
 
 class Profile(_Value):
@@ -96,7 +96,7 @@ class Profile(_Value):
     env: Env = Env()
     publish: Publish = Publish()
     precedence: Literal["webhook", "chart"] = "webhook"
-    workloads: Annotated[tuple[Workload, ...], Field(min_length=1), AfterValidator(_distinct)] = ("api",)
+    workloads: Annotated[tuple[Workload, ...], Field(min_length=1), AfterValidator(_distinct)] = get_args(Workload)
     images: Annotated[
         # [HOST[:PORT]/]NAME: with a tag or digest it would never match, for those of the containers are cut off.
         tuple[Annotated[str, Field(pattern=r"^([a-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]([a-z0-9._/-]*[a-z0-9])?$")], ...],

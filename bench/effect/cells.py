@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bench.effect.contenders import WHAT
 from bench.effect.faults import FAULTS, NAMES, SETTLE, Fault
 from bench.effect.lab import Kind, Lab, each
+from bench.effect.stack import PUBLISH, SCALE
 from tests.lab.faults import SWALLOW, Flow
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Cell:
     kind: Kind = "scaled"
     loses: bool = True
     quick: bool = False
+    kills: bool = False  # the process that answers: a request may be cut off, and the next waits for its successor
     contenders: tuple[str, ...] = tuple(WHAT)
 
 
@@ -111,7 +113,7 @@ def once(_lab: Lab, stacks: list[Stack], count: int) -> None:
     each(stacks, one)
 
 
-def outage(seconds: float) -> Callable[[Lab, list[Stack], int], None]:
+def outage(seconds: float, ways: Sequence[str] = WAYS) -> Callable[[Lab, list[Stack], int], None]:
     """The broker is away for so long, its connections closed and new ones refused, while clients publish."""
 
     def run(_lab: Lab, stacks: list[Stack], count: int) -> None:
@@ -121,7 +123,7 @@ def outage(seconds: float) -> Callable[[Lab, list[Stack], int], None]:
             stack.proxy.cut()
             threading.Timer(seconds, stack.proxy.heal).start()
             end = time.monotonic() + seconds
-            stack.load(lambda: time.monotonic() > end and len(stack.shots) >= count, CLIENTS, WAYS)
+            stack.load(lambda: time.monotonic() > end and len(stack.shots) >= count, CLIENTS, ways)
             time.sleep(SETTLE)
             stack.proxy.heal()
 
@@ -184,6 +186,22 @@ def alarm(*, dies: bool) -> Callable[[Lab, list[Stack], int], None]:
                 each(stacks, lambda stack: stack.container.wait_ready(stack.port))
 
     return run
+
+
+def cold(_lab: Lab, stacks: list[Stack], count: int) -> None:
+    """The broker is away, longer than a timeout, when a process that has never published does."""
+
+    def one(stack: Stack) -> None:
+        for way in islice(cycle(WAYS), count):
+            stack.container.restart(kill=True)
+            stack.container.wait_ready(stack.port)
+            stack.proxy.door("refuse")
+            back = threading.Timer(LASTS[False] + PUBLISH.timeout * SCALE, stack.proxy.heal)
+            back.start()
+            stack.publish(way)
+            back.join()
+
+    each(stacks, one)
 
 
 def workers(number: int) -> Callable[[Lab, list[Stack], int], None]:
@@ -302,12 +320,36 @@ CELLS = [
         )
         for kind in BY_CELERY
     ),
+    Cell(
+        "worker-outage-3s",
+        "worker: broker away for 3 s, under load",
+        outage(3, CELERY_WAYS),
+        SECONDS,
+        kind="worker-default",
+        loses=False,
+        contenders=BOTH,
+    ),
     Cell("once", "ONE half-open event, then a long load", once, 2500),
     Cell("delay", "2.5 ms each way, no fault", healthy, MILLISECONDS, loses=False),
+    Cell("cold", "connection refused for 0.9 s, first publish of a process", cold, SECONDS, loses=False),
     Cell("outage-3s", "broker away for 3 s, under load", outage(3), SECONDS, kind="default", loses=False),
     Cell("outage-30s", "broker away for 30 s, under load", outage(30), SECONDS, kind="default", loses=False),
-    Cell("worker-term", "worker TERMed again and again under load", workers(signal.SIGTERM), MILLISECONDS, loses=False),
-    Cell("worker-kill", "worker killed again and again under load", workers(signal.SIGKILL), MILLISECONDS, loses=False),
+    Cell(
+        "worker-term",
+        "worker TERMed again and again under load",
+        workers(signal.SIGTERM),
+        MILLISECONDS,
+        loses=False,
+        kills=True,
+    ),
+    Cell(
+        "worker-kill",
+        "worker killed again and again under load",
+        workers(signal.SIGKILL),
+        MILLISECONDS,
+        loses=False,
+        kills=True,
+    ),
     Cell("broker-restart", "broker stopped and started again", broker_away("stop restart"), SECONDS, loses=False),
     Cell("broker-kill-restart", "broker killed and started again", broker_away("kill restart"), SECONDS, loses=False),
     Cell("broker-killed", "broker killed, publish while it is gone", broker_away("kill"), SECONDS, loses=False),

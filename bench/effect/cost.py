@@ -1,18 +1,23 @@
 """`python -m bench.effect.cost`: what not losing tasks costs in latency and, with rotation on and off, throughput.
 
 Contenders are interleaved in shuffled rounds, so that whatever else the machine does meets all alike. Latency is
-that of the whole request: what differs between contenders is the publish.
+that of the whole request: what differs between contenders is the publish. Beside them stand what the way to the broker
+costs anybody: a round trip to it, and a confirmed publish by py-amqp with nothing of Celery and kombu around it.
 """
 
 from __future__ import annotations
 
 import argparse
+import http
 import random
 import statistics
 import sys
 import time
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING
+
+import amqp
 
 from bench.effect.lab import Lab, each
 from tests.lab.cache import LabError, say
@@ -20,12 +25,16 @@ from tests.lab.faults import PASS, Flow
 from tests.lab.process import exit_on_sigterm
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from bench.effect.stack import Stack
 
 CONTENDERS = ["upstream", "asked", "ours", "ours-rotating"]
 BATCH = 40  # publishes of a contender in one round
 WARM_UP = 60  # requests: until a fresh worker has its threads and imports
 CLIENTS, SPAN = 16, 4.0  # of a round of throughput: clients, seconds
+BASELINE = "baseline"  # a queue
+BODY = b"x" * 300  # bytes: about what a task's message has
 
 
 def main() -> int:
@@ -57,20 +66,48 @@ def main() -> int:
 
 def latency(stacks: list[Stack], rounds: int, title: str) -> None:
     """Print median, p99 and the spread of the rounds' medians of one request that publishes, one at a time."""
-    times: dict[str, list[list[float]]] = {stack.contender: [] for stack in stacks}
-    for _ in range(rounds):
-        for stack in random.sample(stacks, len(stacks)):
-            batch = [stack.publish(counted=False) for _ in range(BATCH)]
-            times[stack.contender].append([shot.seconds * 1000 for shot in batch if shot.status == 200])
+    deeds = {stack.contender: (lambda stack=stack: _timed(stack)) for stack in stacks}
+    with path(stacks[0]) as channel:
+        message = amqp.Message(BODY, delivery_mode=2)
+        deeds["(round trip)"] = lambda: _clock(lambda: channel.basic_qos(0, 1, a_global=False))
+        deeds["(amqp confirm)"] = lambda: _clock(
+            lambda: channel.basic_publish_confirm(message, routing_key=BASELINE, mandatory=True)
+        )
+        times: dict[str, list[list[float]]] = {name: [] for name in deeds}
+        for _ in range(rounds):
+            for name in random.sample(list(deeds), len(deeds)):
+                times[name].append([ms for ms in (deeds[name]() for _ in range(BATCH)) if ms is not None])
     base = statistics.median(chain.from_iterable(times[stacks[0].contender]))
     print(f"\n{title}: ms a request that publishes, {rounds} rounds of {BATCH}")
     for name, batches in times.items():
         every = sorted(chain.from_iterable(batches))
         medians = [statistics.median(batch) for batch in batches]
+        difference = "" if name.startswith("(") else f"({statistics.median(every) - base:+.2f})"
         print(
-            f"  {name:14} median {statistics.median(every):6.2f} ({statistics.median(every) - base:+.2f})"
+            f"  {name:14} median {statistics.median(every):6.2f} {difference:7}"
             f"  p99 {every[int(len(every) * 0.99)]:6.2f}  medians of rounds {min(medians):.2f} to {max(medians):.2f}"
         )
+
+
+@contextmanager
+def path(stack: Stack) -> Iterator[amqp.Channel]:
+    """A channel of our own over the same way to the broker, with a queue as Celery's."""
+    host = f"127.0.0.1:{stack.broker_port}"
+    with amqp.Connection(host, "guest", "guest", virtual_host=stack.vhost, confirm_publish=True) as connection:
+        channel = connection.channel()
+        channel.queue_declare(BASELINE, durable=True, auto_delete=False)
+        yield channel
+
+
+def _timed(stack: Stack) -> float | None:
+    shot = stack.publish(counted=False)
+    return shot.seconds * 1000 if shot.status == http.HTTPStatus.OK else None
+
+
+def _clock(deed: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    deed()
+    return (time.perf_counter() - start) * 1000
 
 
 def throughput(stacks: list[Stack], rounds: int) -> None:

@@ -100,8 +100,9 @@ def _no_queue(stack: Stack) -> None:
 
 
 def _stale_answer(stack: Stack) -> None:
-    """One without a route, then one that is swallowed: no answer to the first may pass for one to the second."""
+    """One without a route, acknowledged late, then one that is swallowed: no answer may pass for that to another."""
     _no_queue(stack)
+    stack.proxy.flow(down=Flow(keep_ack=True))
     stack.publish("send_task", counted=False)
     stack.declare_queue()
     stack.proxy.at_publish(AtPublish())

@@ -23,33 +23,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-Kind = Literal["scaled", "default", "direct", "tls", "dns", "worker", "beat"]
+Kind = Literal["scaled", "default", "direct", "tls", "dns", "worker", "worker-default", "beat"]
 KINDS: dict[Kind, str] = {
     "scaled": "timeouts scaled down",
     "default": "the default timeouts",
     "direct": "the default timeouts, no proxy in between",
     "tls": "by amqps://, timeouts scaled down",
     "worker": "a worker's publishes, timeouts scaled down",
+    "worker-default": "a worker's publishes, the default timeouts",
     "beat": "beat's publishes, timeouts scaled down",
     "dns": "by a name that the lab's own name server resolves, timeouts scaled down",
 }
+UNSCALED: tuple[Kind, ...] = ("default", "worker-default", "direct")
 
 
 class Lab:
-    """A broker and stacks. Use it as a context manager."""
+    """A broker and stacks. Use it as a context manager. A `broker` that runs already is left running."""
 
     def __init__(
-        self, contenders: Iterable[str], *, lock: images.Lock = "requirements", python: str = images.PYTHON
+        self,
+        contenders: Iterable[str],
+        *,
+        lock: images.Lock = "requirements",
+        python: str = images.PYTHON,
+        broker: Broker | None = None,
     ) -> None:
         self.contenders = list(contenders)
         self.lock, self.python = lock, python
-        self.broker = Broker()
+        self.broker, self._own = broker or Broker(), broker is None
         self._stacks: dict[tuple[str, str], Stack] = {}
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
         self.image = images.build(self.lock, self.python)
-        self._exit.enter_context(self.broker)
+        if self._own:
+            self._exit.enter_context(self.broker)
         vhosts(self.broker, [f"{name}-{kind}" for name in self.contenders for kind in KINDS])
         return self
 
@@ -57,15 +65,16 @@ class Lab:
         self._exit.close()
 
     def stacks(self, kind: Kind = "scaled", only: Iterable[str] | None = None) -> list[Stack]:
-        """The stacks of the contenders (`only` these): see KINDS."""
+        """The stacks of the contenders (`only` these): see KINDS. Those that don't run yet start side by side."""
         wanted = [name for name in self.contenders if only is None or name in only]
-        for name in wanted:
-            if (name, kind) not in self._stacks:
-                self._stacks[name, kind] = self._exit.enter_context(self._stack(name, kind))
+        new = [name for name in wanted if (name, kind) not in self._stacks]
+        with ThreadPoolExecutor(max(len(new), 1)) as pool:
+            started = pool.map(lambda name: self._exit.enter_context(self._stack(name, kind)), new)
+            self._stacks.update(((name, kind), stack) for name, stack in zip(new, started, strict=True))
         return [self._stacks[name, kind] for name in wanted]
 
     def _stack(self, contender: str, kind: Kind) -> Stack:
-        stack = {"worker": Worker, "beat": Beat}.get(kind, Stack)
+        stack = {"worker": Worker, "worker-default": Worker, "beat": Beat}.get(kind, Stack)
         make = partial(stack, contender, self.broker, self.image, vhost=f"{contender}-{kind}")
         if kind == "tls":
             folder = Path(self._exit.enter_context(TemporaryDirectory(prefix="plane-webhook-tls-")))
@@ -80,7 +89,7 @@ class Lab:
         if kind == "dns":
             names = self._exit.enter_context(NameServer())
             return make(scale=SCALE, host="rabbitmq.lab", names=names, binds={"/etc/resolv.conf": names.resolv_conf})
-        return make(scale=SCALE if kind in ("scaled", "worker", "beat") else 1.0, direct=kind == "direct")
+        return make(scale=1.0 if kind in UNSCALED else SCALE, direct=kind == "direct")
 
 
 def each(stacks: Iterable[Stack], deed: Callable[[Stack], None]) -> None:

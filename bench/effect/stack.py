@@ -102,10 +102,10 @@ class Stack:
         self.patience = PATIENCE * max(scale, SHORTEST)
         self.proxy = Proxy(behind.port if behind else broker.port, tasks_only=self.workload != "api")
         self.names = names
-        self.port = free_port()
+        self.port, self.broker_port = free_port(), broker.port if direct else self.proxy.port
         variables = {
             "PORT": str(self.port),
-            "AMQP_URL": f"{scheme}://guest:guest@{host}:{broker.port if direct else self.proxy.port}/{vhost}",
+            "AMQP_URL": f"{scheme}://guest:guest@{host}:{self.broker_port}/{vhost}",
             **self.own_env,
             **(env or {}),
         }

@@ -1,4 +1,4 @@
-"""Over the rendered charts of Plane's releases: `preview` finds the API workloads, all of them and no other.
+"""Over the rendered charts of Plane's releases: `preview` finds the workloads asked for, all of them and no other.
 
 The charts are no part of this repository; tests/cases has each of their shapes.
 """
@@ -21,6 +21,9 @@ REPOSITORY = Path(__file__).parent.parent.parent
 CHARTS = sorted((REPOSITORY.parent / "shared" / "charts").glob("*.yaml"))
 NO_COMMAND = ("plane-enterprise-1.2.8",)  # their API is told by its image, and can't be made to take effect
 
+API = "-api-wl"
+CELERY = ("-worker-wl", "-worker-importers-wl")  # beat is called beat-worker
+
 pytestmark = pytest.mark.skipif(not CHARTS, reason="the folder shared/charts is not beside the repository")
 each_chart = pytest.mark.parametrize("chart", CHARTS, ids=lambda path: path.stem)
 
@@ -42,26 +45,38 @@ def changed(chart: Path, settings: Settings) -> dict[str, str]:
     }
 
 
-@each_chart
-def test_the_api_workloads_and_no_other(chart: Path) -> None:
-    expected = names(chart, "-api-wl")
-    assert expected
+def expected_api(chart: Path) -> dict[str, str]:
     reason = Reason.NOT_EFFECTIVE if chart.stem in NO_COMMAND else Reason.INJECTED
-    assert changed(chart, Settings()) == dict.fromkeys(expected, reason)
+    found = dict.fromkeys(names(chart, API), reason)
+    assert found
+    return found
+
+
+def expected_celery(chart: Path) -> dict[str, str]:
+    found = dict.fromkeys(names(chart, *CELERY), Reason.INJECTED)
+    assert len(found) >= 2
+    return found
 
 
 @each_chart
-def test_workers_and_beat_where_they_are_asked_for(chart: Path) -> None:
-    expected = names(chart, "-worker-wl", "-worker-importers-wl")
-    assert len(expected) >= 2
-    found = changed(chart, parse("workloads: [worker, beat]"))
-    assert found == dict.fromkeys(expected, Reason.INJECTED)
+def test_by_default_the_api_the_workers_and_beat_and_no_other(chart: Path) -> None:
+    assert changed(chart, Settings()) == {**expected_api(chart), **expected_celery(chart)}
+
+
+@each_chart
+def test_the_api_workloads_and_no_other_where_they_alone_are_asked_for(chart: Path) -> None:
+    assert changed(chart, parse("workloads: [api]")) == expected_api(chart)
+
+
+@each_chart
+def test_workers_and_beat_where_they_alone_are_asked_for(chart: Path) -> None:
+    assert changed(chart, parse("workloads: [worker, beat]")) == expected_celery(chart)
 
 
 @each_chart
 def test_nothing_else_of_a_chart_is_touched(chart: Path) -> None:
     text = chart.read_text(encoding="utf-8")
-    result = preview([(chart.name, text)], parse("workloads: [api, worker, beat]"))
+    result = preview([(chart.name, text)], Settings())
     for before, after in zip(read(text, chart.name), read(result.yaml(), "written"), strict=True):
         for old, new in zip(workloads(before), workloads(after), strict=True):
             restored: dict[str, Any] = oracle.without_injection(new.template, old.template)
@@ -75,4 +90,4 @@ def test_the_variants_are_all_there() -> None:
         "", "external-api", "external-secret", "extra-env", "otel", "restricted", "s3-ca",
     }  # fmt: skip
     (external,) = [chart for chart in CHARTS if "external-api" in chart.stem]
-    assert changed(external, Settings()).keys() == {"prod-api-wl", "prod-external-api-wl"}
+    assert changed(external, parse("workloads: [api]")).keys() == {"prod-api-wl", "prod-external-api-wl"}

@@ -24,12 +24,16 @@ def test_the_configuration_that_is_applied_is_the_default() -> None:
 def test_each_key_is_explained_with_its_default() -> None:
     text = (DOCS / "configuration.md").read_text()
     default = Settings().default.model_dump(mode="json")
+
+    def shown_as(value: object) -> str:
+        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).split("\n...")[0].strip()
+
     for group in ("env", "publish"):
         for name, value in default[group].items():
-            shown = yaml.safe_dump(value, default_flow_style=True, sort_keys=False).split("\n...")[0].strip()
+            shown = shown_as(value)
             row = next(line for line in text.splitlines() if line.startswith(f"| `{group}.{name}` |"))
             assert f"`{shown}`" in row.replace("`5`", "`5.0`").replace("`15`", "`15.0`").replace(
                 "interval_max: 1}", "interval_max: 1.0}"
             )
-    for name in ("precedence", "workloads", "images", "namespaces"):
-        assert f"| `{name}` |" in text
+    for name, value in {**default, "namespaces": {}}.items():
+        assert name in ("env", "publish") or f"| `{name}` | `{shown_as(value)}` |" in text

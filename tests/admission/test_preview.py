@@ -92,7 +92,8 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
     [
         (API, "", 0),
         (BARE, "", 0),
-        (WORKER, "", 1),
+        (WORKER, "", 0),
+        (WORKER, "workloads: [api]", 1),
         (WORKER, "workloads: [worker]", 0),
         (WEB, "", 1),
         ("", "", 1),
@@ -191,7 +192,8 @@ def test_the_diff_can_be_read_by_a_person() -> None:
 
 def test_json_has_a_row_for_each_workload_and_patches_that_apply() -> None:
     text = f"{WEB}---\n{API}---\n{WORKER}---\n{BARE}"
-    report = json.loads(preview([("f", text)], Settings()).json())
+    settings = parse("workloads: [api]")
+    report = json.loads(preview([("f", text)], settings).json())
     rows = report["workloads"]
     assert [(row["workload"], row["reason"], row["document"], row["line"]) for row in rows] == [
         ("Deployment web", "not-plane", 1, 1),
@@ -200,7 +202,7 @@ def test_json_has_a_row_for_each_workload_and_patches_that_apply() -> None:
         ("Deployment plane/bare-api-wl", "not-effective", 4, 29),
     ]
     assert rows[1]["risks"] == ["rotation-off-no-memory-limit"]
-    for row, document, after in zip(rows, read(text, "f"), preview([("f", text)], Settings()).documents, strict=True):
+    for row, document, after in zip(rows, read(text, "f"), preview([("f", text)], settings).documents, strict=True):
         patched = jsonpatch.apply_patch(document.tree["spec"]["template"], row["patch"])
         assert patched == after.tree["spec"]["template"]
 

@@ -151,8 +151,9 @@ def test_the_webhooks_own_namespace_is_always_out(client_config: dict[str, Any],
 @pytest.mark.parametrize(
     ("text", "marks", "images"),
     [
-        ("", {"api"}, {"makeplane/backend-commercial", "makeplane/plane-backend"}),
-        ("images: []", {"api"}, set()),
+        ("", {"api", "worker", "beat"}, {"makeplane/backend-commercial", "makeplane/plane-backend"}),
+        ("workloads: [api]", {"api"}, {"makeplane/backend-commercial", "makeplane/plane-backend"}),
+        ("images: []", {"api", "worker", "beat"}, set()),
         ("workloads: [worker]", {"worker"}, set()),
         (
             "workloads: [worker]\nnamespaces: {x: {workloads: [beat, api], images: [a/b]}}",
@@ -163,8 +164,9 @@ def test_the_webhooks_own_namespace_is_always_out(client_config: dict[str, Any],
 )
 def test_the_condition_asks_for_all_that_any_profile_wants(text: str, marks: set[str], images: set[str]) -> None:
     condition = registration.condition(parse(text))
-    for workload in ("api", "worker", "beat"):
-        assert (f"'docker-entrypoint-{workload}'" in condition) is (workload in marks)
+    assert "'docker-ent'" in condition
+    for workload, end in {"api": "ypoint-api", "worker": "int-worker", "beat": "point-beat"}.items():
+        assert (f"'{end}'" in condition) is (workload in marks)
     for image in ("makeplane/backend-commercial", "makeplane/plane-backend", "a/b"):
         assert (f"c.image.contains('{image}')" in condition) is (image in images)
     assert condition.count("(") == condition.count(")")

@@ -21,7 +21,7 @@ def test_the_defaults_are_what_operators_asked_for() -> None:
     profile = Settings().default
     assert list(profile.env.variables().values()) == ["0", "0", "True", "10"]
     assert (profile.publish.confirm, profile.publish.mandatory) == (True, True)
-    assert (profile.precedence, profile.workloads) == ("webhook", ("api",))
+    assert (profile.precedence, profile.workloads) == ("webhook", ("api", "worker", "beat"))
 
 
 def test_variables_are_texts_as_python_writes_them() -> None:

@@ -1,4 +1,4 @@
-"""A helm release in a namespace that opted in: its API pods come out injected, and nothing else differs in anything."""
+"""A helm release in a namespace that opted in: API, workers and beat come out injected, and nothing else differs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ pytestmark = pytest.mark.lab
 
 RELEASE = "plane-app"
 API = {f"{RELEASE}-api", f"{RELEASE}-external-api"}
-OTHERS = {f"{RELEASE}-{name}" for name in ("worker", "worker-importers", "beat-worker", "pi-api", "web", "api-migrate")}
+CELERY = {f"{RELEASE}-{name}" for name in ("worker", "worker-importers", "beat-worker")}
+OURS = API | CELERY
+OTHERS = {f"{RELEASE}-{name}" for name in ("pi-api", "web", "api-migrate")}
 VARIABLES = [
     {"name": "GUNICORN_MAX_REQUESTS", "value": "0"},
     {"name": "GUNICORN_MAX_REQUESTS_JITTER", "value": "0"},
     {"name": "CELERY_TASK_PUBLISH_RETRY", "value": "True"},
     {"name": "CELERY_BROKER_POOL_LIMIT", "value": "10"},
 ]
+WANTED = {**dict.fromkeys(API, VARIABLES), **dict.fromkeys(CELERY, VARIABLES[2:])}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,7 +91,7 @@ class Release:
     def complete(self) -> bool:
         """Tell whether each workload has its pod, and a Job's is done with: then its controller lets go of it."""
         pods = self.found()
-        return pods.keys() == API | OTHERS and not any("finalizers" in pod["metadata"] for pod in pods.values())
+        return pods.keys() == OURS | OTHERS and not any("finalizers" in pod["metadata"] for pod in pods.values())
 
     def found(self) -> dict[str, Pod]:
         pods = self.plane.pods(self.namespace)
@@ -110,6 +113,10 @@ def names(pods: dict[str, Pod]) -> set[str]:
     return {pod["metadata"]["name"] for pod in pods.values()}
 
 
+def touched(pods: dict[str, Pod]) -> set[str]:
+    return {name for name, pod in pods.items() if injected(pod)}
+
+
 @pytest.mark.parametrize(
     ("shape", "values"),
     [
@@ -119,7 +126,7 @@ def names(pods: dict[str, Pod]) -> set[str]:
         ("s3ca", {"memoryLimit": ""}),
     ],
 )
-def test_each_api_pod_of_a_release_is_injected_and_nothing_else_is_changed(
+def test_each_pod_that_publishes_is_injected_and_nothing_else_is_changed(
     controlplane: ControlPlane, shape: str, values: dict[str, str]
 ) -> None:
     """The same release is installed twice in one namespace: before it carries the label, and with it."""
@@ -131,13 +138,13 @@ def test_each_api_pod_of_a_release_is_injected_and_nothing_else_is_changed(
         after = labelled.upgrade(shape=shape, **values)
         made_after = labelled.deployments()
         assert "plane-webhook" not in controlplane.helm("get", "manifest", RELEASE, "--namespace", namespace)
-    assert before.keys() == after.keys() == API | OTHERS
-    assert {name for name, pod in after.items() if injected(pod)} == API
+    assert before.keys() == after.keys() == OURS | OTHERS
+    assert touched(after) == OURS
     for name in OTHERS:
         assert essence(after[name]) == essence(before[name])
-    for name in API:
+    for name, wanted in WANTED.items():
         assert essence(without_injection(after[name])) == essence(before[name])
-        assert [each for each in after[name]["spec"]["containers"][0]["env"] if each in VARIABLES] == VARIABLES
+        assert [each for each in after[name]["spec"]["containers"][0]["env"] if each in VARIABLES] == wanted
     for name, deployment in made_before.items():
         assert made_after[name]["spec"] == deployment["spec"]
 
@@ -153,7 +160,8 @@ def test_a_release_without_commands_gets_the_variables_and_is_not_called_injecte
         assert after[name]["spec"]["containers"][0]["env"] == VARIABLES
         assert "command" not in after[name]["spec"]["containers"][0]
         assert essence(without_injection(after[name])) == essence(before[name])
-    assert {line["reason"] for line in webhook.log_lines(namespace="install-bare")} == {"not-effective"}
+    told = {(line["workload"], line["reason"]) for line in webhook.log_lines(namespace="install-bare")}
+    assert told == {("api", "not-effective"), ("worker", "injected"), ("beat", "injected")}
 
 
 def test_an_upgrade_an_opt_out_and_a_label_that_is_taken_away(controlplane: ControlPlane, webhook: Webhook) -> None:
@@ -161,7 +169,7 @@ def test_an_upgrade_an_opt_out_and_a_label_that_is_taken_away(controlplane: Cont
         first = running.upgrade()
         second = running.upgrade(tag="v2.0.0", shape="enterprise")
         assert not names(first) & names(second)
-        assert {name for name, pod in second.items() if injected(pod)} == API
+        assert touched(second) == OURS
         image = second[f"{RELEASE}-api"]["spec"]["containers"][0]["image"]
         assert image.endswith(":v2.0.0")
         assert "plane-webhook" not in controlplane.helm("get", "manifest", RELEASE, "--namespace", "upgrade")
@@ -179,20 +187,20 @@ def test_an_upgrade_an_opt_out_and_a_label_that_is_taken_away(controlplane: Cont
         patch = {"spec": {"template": {"metadata": {"labels": {"plane-webhook/inject": "disabled"}}}}}
         running.kubectl("patch", "deployment", f"{RELEASE}-external-api-wl", "--patch", json.dumps(patch))
         calls = webhook.reviews
-        assert {name for name, pod in running.pods().items() if injected(pod)} == {f"{RELEASE}-api"}
+        assert touched(running.pods()) == OURS - {f"{RELEASE}-external-api"}
         assert webhook.reviews == calls
 
         # The namespace does: pods that run stay as they are, new ones are as their chart made them.
         running.kubectl("label", "namespace", "upgrade", "plane-webhook/inject-")
-        assert {name for name, pod in running.pods().items() if injected(pod)} == {f"{RELEASE}-api"}
+        assert touched(running.pods()) == OURS - {f"{RELEASE}-external-api"}
         plain = running.restart()
-        assert not any(injected(pod) for pod in plain.values())
+        assert not touched(plain)
         assert plain[f"{RELEASE}-api"]["spec"]["containers"][0]["command"][0] == "/bin/bash"
         assert webhook.reviews == calls
 
         # And opts in again, by the README's own two commands.
         running.kubectl("label", "namespace", "upgrade", "plane-webhook/inject=enabled")
-        assert {name for name, pod in running.restart().items() if injected(pod)} == {f"{RELEASE}-api"}
+        assert touched(running.restart()) == OURS - {f"{RELEASE}-external-api"}
 
 
 def test_a_namespace_that_enforces_restricted_takes_injected_pods_and_refuses_for_its_own_reasons_only(
@@ -201,7 +209,7 @@ def test_a_namespace_that_enforces_restricted_takes_injected_pods_and_refuses_fo
     labels = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
     with release(controlplane, "restricted", {**INJECT, **labels}) as running:
         pods = running.upgrade(restricted="true", readOnlyRoot="true")
-        assert {name for name, pod in pods.items() if injected(pod)} == API
+        assert touched(pods) == OURS
     careless = api_pod(resources={"limits": {"memory": "1Gi"}})
     refused = create(controlplane, "restricted", careless)
     plain = create(controlplane, controlplane.namespace("restricted-plain", labels), careless)

@@ -37,7 +37,7 @@ def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
 
 @pytest.mark.parametrize(
     ("configuration", "way", "policy"),
-    [(None, "--url", "Ignore"), ("workloads: [api, worker, beat]\nimages: []", "--service", "Fail")],
+    [(None, "--url", "Ignore"), ("workloads: [api]\nimages: []", "--service", "Fail")],
 )
 def test_the_registration_is_taken_as_it_is_and_acted_upon(
     plane: ControlPlane, configuration: str | None, way: str, policy: str
@@ -53,5 +53,5 @@ def test_the_registration_is_taken_as_it_is_and_acted_upon(
             assert stored["webhooks"] == printed["webhooks"]  # nothing defaulted, nothing dropped
             assert injected(create(plane, namespace, api_pod(), dry_run=True).json())
             other = api_pod(command=["./bin/docker-entrypoint-beat.sh"])
-            assert injected(create(plane, namespace, other, dry_run=True).json()) == (configuration is not None)
+            assert injected(create(plane, namespace, other, dry_run=True).json()) == (configuration is None)
             assert create(plane, namespace, {"metadata": {"name": "x"}, "spec": {}}).status_code == 422

@@ -166,7 +166,7 @@ def test_gunicorn_gets_the_limits_and_the_overlay_and_nothing_else(small: Image,
     }
     assert_environment(before["env"], after["env"], {**DEFAULTS, **overlay})  # PATH without ours again
     assert (len(ours.in_effect), ours.loud) == (1, [])
-    assert '"GUNICORN_MAX_REQUESTS": 0' in ours.in_effect[0]
+    assert "'GUNICORN_MAX_REQUESTS': 0" in ours.in_effect[0]
 
 
 @every_shell
@@ -654,7 +654,7 @@ def test_with_the_charts_precedence_only_what_is_unset_is_exported(small: Image,
         hold = {**DEFAULTS, **chart}
         assert {name: ours.shown["env"][name] for name in DEFAULTS} == hold
         assert limits(ours) == (int(hold["GUNICORN_MAX_REQUESTS"]), int(hold["GUNICORN_MAX_REQUESTS_JITTER"]))
-        assert f'"CELERY_BROKER_POOL_LIMIT": {hold["CELERY_BROKER_POOL_LIMIT"]}' in ours.in_effect[0]
+        assert f"'CELERY_BROKER_POOL_LIMIT': {hold['CELERY_BROKER_POOL_LIMIT']}" in ours.in_effect[0]
 
 
 @every_shell

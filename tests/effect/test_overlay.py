@@ -86,23 +86,41 @@ def test_variables_are_read_alike(python: Path) -> None:
         assert all(text.split()[0] in environ for text in problems)
 
 
+TEXTS = ['{"a": [1, -2.5e3, true, false, null, "\\u00e9\\n", {}], "": ""}', " [] \n", "0", '"x"']
+
+
+def test_json_is_read_alike(python: Path) -> None:
+    """Without the json module, which is what it is checked against."""
+    assert call(python, "decode", [[text] for text in TEXTS]) == [json.loads(text) for text in TEXTS]
+
+
 OURS = {
     "CELERY_TASK_PUBLISH_RETRY_POLICY": PUBLISH["retry"],
     "CELERY_BROKER_CONNECTION_TIMEOUT": 5.0,
-    "CELERY_BROKER_TRANSPORT_OPTIONS": {"confirm_publish": True, "read_timeout": 5.0, "write_timeout": 5.0},
+    "CELERY_BROKER_TRANSPORT_OPTIONS": {
+        "confirm_publish": True,
+        "read_timeout": 5.0,
+        "write_timeout": 5.0,
+        **PUBLISH["retry"],
+        "connect_retries_timeout": 15.0,
+    },
 }
 THEIRS: list[tuple[Json, Json, int]] = [  # Plane's settings, what their transport options become, sentences
     ({}, {}, 0),
     ({"CELERY_BROKER_TRANSPORT_OPTIONS": None}, {}, 0),
     ({"CELERY_BROKER_TRANSPORT_OPTIONS": {}}, {}, 0),
-    ({"CELERY_BROKER_TRANSPORT_OPTIONS": {"confirm_publish": False, "max_retries": 9}}, {"max_retries": 9}, 0),
     (
-        {"CELERY_BROKER_TRANSPORT_OPTIONS": [["max_retries", 9]]},
-        {"max_retries": 9},
+        {"CELERY_BROKER_TRANSPORT_OPTIONS": {"confirm_publish": False, "login_method": "PLAIN"}},
+        {"login_method": "PLAIN"},
+        0,
+    ),
+    (
+        {"CELERY_BROKER_TRANSPORT_OPTIONS": [["login_method", "PLAIN"]]},
+        {"login_method": "PLAIN"},
         0,
     ),  # what dict() takes, Celery takes
-    ({"CELERY_BROKER_TRANSPORT_OPTIONS": ["max_retries"]}, {}, 1),
-    ({"CELERY_BROKER_TRANSPORT_OPTIONS": "max_retries"}, {}, 1),
+    ({"CELERY_BROKER_TRANSPORT_OPTIONS": ["login_method"]}, {}, 1),
+    ({"CELERY_BROKER_TRANSPORT_OPTIONS": "login_method"}, {}, 1),
     ({"CELERY_BROKER_TRANSPORT_OPTIONS": 9}, {}, 1),
     ({"CELERY_BROKER_URL": "amqps://u:p@h"}, {}, 0),
     ({"CELERY_BROKER_URL": "pyamqp://h"}, {}, 0),
@@ -151,12 +169,16 @@ def test_the_check_answers_alike(python: Path, tmp_path: Path) -> None:
     code, lines = check(python, tmp_path, GUNICORN_MAX_REQUESTS="x", CELERY_BROKER_POOL_LIMIT="3")
     assert (code, lines[2:]) == (0, ["plane-webhook-add"])
     assert "GUNICORN_MAX_REQUESTS is not a whole number" in lines[0]
-    assert '"CELERY_BROKER_POOL_LIMIT": 3' in lines[1]
+    assert "'CELERY_BROKER_POOL_LIMIT': 3" in lines[1]
 
 
 WRONG = [
     "",
+    " ",
     "{",
+    "{}{}",
+    '{"a": tru}',
+    json.dumps(ASKED) + "]",
     "[]",
     "null",
     "1",
@@ -255,8 +277,8 @@ if os.environ.get("DJANGO_SETTINGS_MODULE"):
 CASES = {
     "nothing of the kind": Case(),
     "transport options": Case(
-        f"{OPTIONS} = {{'confirm_publish': False, 'max_retries': 9}}",
-        differs={"broker_transport_options": {"max_retries": 9, **CONFIRMS}},
+        f"{OPTIONS} = {{'confirm_publish': False, 'login_method': 'PLAIN'}}",
+        differs={"broker_transport_options": {"login_method": "PLAIN", **CONFIRMS}},
     ),
     "transport options None": Case(f"{OPTIONS} = None"),
     "transport options a list": Case(

@@ -32,6 +32,7 @@ Door = Literal["open", "reject", "refuse", "deaf"]
 
 _PROTOCOL_HEADER = 8  # "AMQP" and the version, before the first frame
 _BASIC_PUBLISH = struct.pack(">HH", 60, 40)
+_BASIC_ACK = struct.pack(">LHH", 13, 60, 80)  # with the size of its frame
 # Of a message that is no task: what a worker's event dispatcher and its remote control publish all the time.
 _NO_TASKS = (b"celeryev", b"reply.celery.pidbox", b"celery.pidbox")
 _EXCHANGE = 14  # where in the frame of a publish its exchange is: header, class, method, a reserved word, a length
@@ -48,6 +49,9 @@ class Flow:
     delay: float = 0.0  # seconds
     rate: float = 0.0  # bytes a second, one at a time; 0: as they come
     limit: int | None = None  # so many bytes more, then swallow
+    keep_ack: bool = (
+        False  # from the broker: what comes from its next acknowledgement on waits for the next `AtPublish`
+    )
 
 
 PASS = Flow()
@@ -75,6 +79,7 @@ class Link:
     down: Flow = PASS
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: bool = False  # has carried one
+    kept: bytes = b""  # from the broker, not yet handed on
 
     def end(self, *, reset: bool) -> None:
         """Close both halves, with FIN or RST."""
@@ -295,6 +300,9 @@ class Proxy:
             return data
 
     async def _shoot(self, link: Link, data: bytes, at: int, shot: AtPublish) -> None:
+        if link.kept:
+            link.client.write(link.kept)
+            link.kept = b""
         link.down = Flow(limit=shot.reply)
         link.broker.write(data[: at + int((len(data) - at) * shot.forward)])
         await link.broker.drain()
@@ -306,6 +314,9 @@ class Proxy:
 
     async def _pass(self, link: Link, writer: asyncio.StreamWriter, data: bytes, *, up: bool) -> None:
         flow = link.up if up else link.down
+        if flow.keep_ack and (link.kept or _BASIC_ACK in data):
+            at = 0 if link.kept else data.index(_BASIC_ACK) - 3  # a frame's type and channel stand before its size
+            data, link.kept = data[:at], link.kept + data[at:]
         if flow.limit is not None and not up:
             link.down = Flow(limit=max(flow.limit - len(data), 0))
             data = data[: flow.limit]

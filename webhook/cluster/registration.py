@@ -100,12 +100,12 @@ def condition(settings: Settings) -> str:
     Every field is guarded by has(): an error skips the webhook in silence under Ignore and refuses the pod under Fail.
     """
     profiles = settings.profiles()
-    workloads = [name for name in ENTRYPOINT_MARKS if any(name in profile.workloads for profile in profiles)]
+    marks = [mark for name, mark in ENTRYPOINT_MARKS.items() if any(name in each.workloads for each in profiles)]
     images = sorted({image for profile in profiles if "api" in profile.workloads for image in profile.images})
-    # A look costs the length of the text times that of what is looked for, each in tens of characters: ten that all
-    # names share come first, and in nearly all pods that is the end of it.
-    starts = " || ".join(f"text.contains('{ENTRYPOINT_MARKS[name]}')" for name in workloads)
-    looks = f"text.contains('entrypoint') && ({starts})"
+    # A look costs the length of the text times that of what is looked for, each in tens of characters, rounded up: the
+    # first ten of a name, which all share, and its last ten are the cheapest. In nearly all pods the first is the end.
+    ends = " || ".join(f"text.contains('{mark[-10:]}')" for mark in marks)
+    looks = f"text.contains('{marks[0][:10]}') && ({ends})"
     # Joined, and not word by word: the API server's time for a macro over a list grows with the square of its length.
     # A pod with 100,000 short arguments, which etcd would store, would not be created at all: the request times out.
     cases = [f"(has(c.{field}) && [c.{field}.join(' ')].exists(text, {looks}))" for field in ("command", "args")]

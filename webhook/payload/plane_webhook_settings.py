@@ -5,8 +5,6 @@ exit code 1, why not. As settings it may not raise for a reason of ours. It neve
 Django takes upper-case names for settings, so nothing of ours has one.
 """
 
-import importlib
-import json
 import os
 import sys
 
@@ -20,11 +18,34 @@ def say(text):
     sys.stderr.flush()
 
 
+def decode(text):
+    """json.loads without the json module: its import (of re, mostly) would be a third of what we add to a start."""
+    try:
+        from _json import make_scanner
+
+        class plain:
+            strict, memo, object_hook, object_pairs_hook, parse_constant = True, {}, None, None, None
+            parse_float, parse_int = float, int
+
+        scan = make_scanner(plain)
+    except Exception:  # a Python that has none, or one that wants more
+        from json import loads
+
+        return loads(text)
+    try:
+        value, end = scan(text.strip(), 0)
+    except StopIteration:
+        raise ValueError("no JSON")
+    if end != len(text.strip()):
+        raise ValueError("more than one value")
+    return value
+
+
 def asked():
     """settings.json, if its values have the types that Celery and gunicorn want."""
     try:
         with open(os.path.join(os.path.dirname(library), "settings.json"), encoding="utf-8") as file:
-            settings = json.load(file)
+            settings = decode(file.read())
         publish = settings["publish"]
         retry = [publish["retry"][name] for name in ("max_retries", "interval_start", "interval_step", "interval_max")]
         texts = [settings[name] for name in ("version", "digest", "precedence")] + list(settings["env"].values())
@@ -72,6 +93,8 @@ def overrides(base, values, publish):
     options.update(
         confirm_publish=publish["confirm"], read_timeout=publish["timeout"], write_timeout=publish["timeout"]
     )
+    # A process that has not been connected yet tries as long as one that was.
+    options.update(publish["retry"], connect_retries_timeout=publish["deadline"])
     new["CELERY_BROKER_TRANSPORT_OPTIONS"] = options
     url = base.get("CELERY_BROKER_WRITE_URL") or base.get("CELERY_BROKER_URL") or "amqp:"
     if not str(url[0] if isinstance(url, (list, tuple)) else url).startswith(("amqp", "pyamqp")):
@@ -103,12 +126,7 @@ def bound(deadline, timeout):
     if hasattr(Producer.publish, "plane_webhook"):  # this module may be imported twice
         return
     its = threading.local()  # .end: when the publish that this thread is in has to be over
-    publish, leave, acquire, connect = (
-        Producer.publish,
-        Producer.__exit__,
-        ProducerPool.acquire,
-        Transport.establish_connection,
-    )
+    publish, acquire, connect = Producer.publish, ProducerPool.acquire, Transport.establish_connection
 
     def left():
         end = getattr(its, "end", None)
@@ -123,15 +141,15 @@ def bound(deadline, timeout):
         its.end = time.monotonic() + deadline
         try:
             return publish(self, *args, **kwargs)
+        except BaseException:
+            # The answer to a message that failed may be on its way still: the next publish must not take it for its own.
+            # Collected and not closed, for closing waits for the peer. The pool's and beat's, which are connected again
+            # by the next publish; a worker sends events on others.
+            if self.__connection__ is not None and ("release" in vars(self) or kwargs.get("retry")):
+                self.__connection__.collect()
+            raise
         finally:
             its.end = None
-
-    def leave_clean(self, *failed):
-        # The answer to a message that failed may be on its way still: the next publish must not take it for its own.
-        # Collected and not closed, for closing waits for the peer. Only the pool's: a worker consumes on its own ones.
-        if failed and failed[0] is not None and "release" in vars(self) and self.__connection__ is not None:
-            self.__connection__.collect()
-        return leave(self, *failed)
 
     def acquire_in_time(self, block=False, timeout=None):
         try:
@@ -194,12 +212,14 @@ def bound(deadline, timeout):
         return inner
 
     publish_in_time.plane_webhook = True
-    Producer.publish, Producer.__exit__ = publish_in_time, leave_clean
-    ProducerPool.acquire, Transport.establish_connection = acquire_in_time, connect_in_time
+    Producer.publish, ProducerPool.acquire = publish_in_time, acquire_in_time
+    Transport.establish_connection = connect_in_time
 
 
 def overlay():
     """Everything upper-case of Plane's settings module, then the overrides."""
+    import importlib
+
     name = os.environ.get("PLANE_WEBHOOK_BASE_SETTINGS") or "plane.settings.production"
     package = name.partition(".")[0]
     if package != name and package not in sys.modules:
@@ -244,8 +264,8 @@ def check(program):
     settings = asked()
     values, problems = read(os.environ, settings["env"])
     lines = ["NOT IN EFFECT: " + ", ".join(problems) + ": as Plane has it"] if problems else []
-    shown = (program, json.dumps(values, sort_keys=True), json.dumps(settings["publish"]), settings["version"])
-    lines.append("in effect for %s: %s, publish %s (version %s, settings %s)" % (shown + (settings["digest"][:12],)))
+    shown = (program, values, settings["publish"], settings["version"], settings["digest"][:12])
+    lines.append("in effect for %s: %s, publish %s (version %s, settings %s)" % shown)
     add = ["--%s %d" % (name[9:].lower().replace("_", "-"), values[name]) for name in limits if name in values]
     return lines, add if program == "gunicorn" else []
 
