@@ -98,15 +98,17 @@ def decide(pod: Pod, profile: Profile, *, size: int = 0) -> Decision:
     asked = [target for target in found if target.workload in profile.workloads]
     if not found:
         return Decision(Reason.NOT_PLANE)
-    first = (asked or found)[0]
+    wrapped = [target for target in asked if target.wrappable]
+    first = (wrapped or asked or found)[0]
     workload, container = first.workload, first.container.name or ""
     if not asked:
         return Decision(Reason.NOT_ASKED, workload, container)
     if labels.get(INJECT) == "disabled":
         return Decision(Reason.OPTED_OUT, workload, container)
     risks = tuple(dict.fromkeys(risk for target in asked for risk in injection.risks(target, pod, profile)))
+    if 0 < len(wrapped) < len(asked):
+        risks += (Risk.BARE_NEIGHBOUR,)
     planned = injection.plan(pod, asked, profile, size=size)
     if isinstance(planned, Reason):
         return Decision(planned, workload, container, risks=risks if planned is Reason.ALREADY_INJECTED else ())
-    reason = Reason.INJECTED if any(target.wrappable for target in asked) else Reason.NOT_EFFECTIVE
-    return Decision(reason, workload, container, planned, risks)
+    return Decision(Reason.INJECTED if wrapped else Reason.NOT_EFFECTIVE, workload, container, planned, risks)

@@ -31,10 +31,11 @@ class Reason(_Code):
 
 
 class Risk(_Code):
-    """A way of losing tasks, or of filling a node, that the settings leave open."""
+    """A way of losing tasks, or of filling a node, that the settings or the pod leave open."""
 
     UNCONFIRMED = "rotation-off-unconfirmed"
     UNLIMITED = "rotation-off-no-memory-limit"
+    BARE_NEIGHBOUR = "neighbour-not-effective"
 
 
 SENTENCES: dict[_Code, str] = {
@@ -56,4 +57,6 @@ SENTENCES: dict[_Code, str] = {
     "task for as long as the worker lives; set publish.confirm: true, or env.gunicorn_max_requests above 0",
     Risk.UNLIMITED: "worker rotation is off and the container has no memory limit, so nothing would end a leak; set "
     "resources.limits.memory",
+    Risk.BARE_NEIGHBOUR: "another container of the pod runs Plane too but sets no command that could be wrapped, so "
+    "nothing makes the variables take effect in that one; give it its command",
 }
