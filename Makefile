@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit lab-tests lab effect bench lock clean
+.PHONY: help demo test check unit lab-tests lab effect versions bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,15 +30,23 @@ lab: $(READY) ## set up what the lab needs: system packages, control plane, imag
 effect: lab ## the whole fault matrix, resumable, with a table at the end
 	@$(RUN) -m bench.effect
 
+versions: lab ## the essential faults on the oldest and newest packages and Pythons, resumable, with a table at the end
+	@$(RUN) -m bench.effect.versions
+
 bench: lab ## what it costs: start-up, latency and throughput, and outages under several retry policies
 	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost && $(RUN) -m bench.effect.outage
 
-lock: $(READY) ## resolve the dependencies anew into requirements/
+lock: $(READY) ## resolve the dependencies anew: requirements/, and those of the lab's Plane
 	@$(VENV)/bin/pip install -q uv
 	@for group in runtime dev; do \
 		$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
 			--no-emit-index-url --no-emit-find-links --no-header \
 			$$(test $$group = dev && echo --group dev) pyproject.toml -o requirements/$$group.txt; \
+	done
+	@for group in requirements requirements-oldest requirements-newest; do \
+		$(VENV)/bin/uv pip compile -q --universal --python-version 3.8 --generate-hashes --upgrade \
+			--no-emit-index-url --no-emit-find-links --no-header \
+			--directory tests/lab/plane $$group.in -o $$group.txt; \
 	done
 
 $(READY): requirements/dev.txt pyproject.toml

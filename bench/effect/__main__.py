@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bench.effect.cells import CELLS
 from bench.effect.contenders import WHAT
 from bench.effect.lab import Lab, each
-from bench.effect.results import Results, table
+from bench.effect.results import Results, failures, table
 from tests.lab.cache import LabError, say
 from tests.lab.process import exit_on_sigterm
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Read the arguments, run what is missing, print the table; exit code 1 if a webhook's contender lost a task."""
+    """Read the arguments, run what is missing, print the table; exit code 1 if ours lost a task, hung, or the like."""
     parser = argparse.ArgumentParser(prog="python -m bench.effect", description=__doc__)
     parser.add_argument(
         "--cells", nargs="+", default=["*"], metavar="PATTERN", help="of: " + ", ".join(c.name for c in CELLS)
@@ -55,7 +55,7 @@ def main() -> int:
             return 2
     print(table(results))
     print(f"\nresults: {results.path}")
-    return int(any(record["silent"] for (_, name), record in results.latest().items() if name.startswith("ours")))
+    return int(bool(failures(results)))
 
 
 def run(lab: Lab, cells: Iterable[Cell], results: Results, *, count: int | None = None, again: bool = False) -> None:

@@ -231,7 +231,7 @@ def workers(number: int) -> Callable[[Lab, list[Stack], int], None]:
 
 # Of workers and beat: what only there could go another way than in the API, each for those that differ there.
 BY_CELERY = {
-    "worker": ("half-open", "dropped-silence", "write-reset", "stale-answer"),
+    "worker": ("half-open", "dropped-silence", "write-reset", "stale-answer", "partition"),
     "beat": ("half-open", "dropped-silence", "write-reset", "ack-silence", "stale-answer"),
 }
 BOTH = ("upstream", "ours")
@@ -264,7 +264,7 @@ CELLS = [
     *(
         Cell(f"{fault.name}@load", f"{fault.title}; under load", loaded(fault), MILLISECONDS, loses=fault.loses)
         for fault in FAULTS
-        if fault.name not in ("no-queue", "stale-answer")
+        if fault.name not in ("no-queue", "unbound", "stale-answer")
     ),
     *(
         Cell(
@@ -293,7 +293,7 @@ CELLS = [
             SECONDS,
             kind=kind,
             loses=fault.loses,
-            quick=fault.name == "half-open",
+            quick=fault.name in ("half-open", "partition"),
             contenders=BOTH,
         )
         for kind, names in BY_CELERY.items()

@@ -17,6 +17,7 @@ from tests.lab.faults import HOLD, SWALLOW, AtPublish, Flow
 if TYPE_CHECKING:
     from bench.effect.stack import Stack
     from tests.lab.dns import Mode
+    from tests.lab.faults import Door
 
 BRIEF = 0.3  # seconds: shorter than the retries' sum, longer than the first of them
 GLITCH = 0.25  # seconds: half of the scaled timeout
@@ -73,7 +74,7 @@ def _cut(*, reset: bool) -> Deed:
     return deed
 
 
-def _shut(how: str) -> Deed:
+def _shut(how: Door) -> Deed:
     def deed(stack: Stack) -> None:
         stack.proxy.door(how)
         stack.proxy.cut()
@@ -97,6 +98,10 @@ def _trickle_all(stack: Stack) -> None:
 
 def _no_queue(stack: Stack) -> None:
     stack.delete_queue()
+
+
+def _unbound(stack: Stack) -> None:
+    stack.unbind_queue()
 
 
 def _stale_answer(stack: Stack) -> None:
@@ -125,6 +130,13 @@ FAULTS = [
     ),
     Fault("rejected", "accepted, then rejected, for 0.3 s", _passing(_shut("reject"), BRIEF), _passed, loses=False),
     Fault("refused", "connection refused for 0.3 s", _passing(_shut("refuse"), BRIEF), _passed, loses=False),
+    Fault(
+        "abandoned",
+        "accepted, then closed at the first channel, for 0.3 s",
+        _passing(_shut("abandon"), BRIEF),
+        _passed,
+        loses=False,
+    ),
     Fault("idle-reset", "reset while idle", _cut(reset=True), loses=False),
     Fault("idle-fin", "closed while idle", _cut(reset=False), loses=False),
     Fault("write-reset", "reset right after the write", _at_publish(AtPublish(then="reset"))),
@@ -162,6 +174,7 @@ FAULTS = [
         loses=False,
     ),
     Fault("no-queue", "queue missing (deleted while connected)", _no_queue, _mend_queue),
+    Fault("unbound", "queue unbound from its exchange", _unbound, _mend_queue, loses=False),
     Fault("stale-answer", "one without a route, then one dropped", _stale_answer, _mend_queue),
 ]
 

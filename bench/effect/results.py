@@ -11,19 +11,24 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from bench.effect.cells import BY_NAME, CELLS
+from bench.effect.cells import CELLS
 from bench.effect.contenders import WHAT
+from bench.effect.lab import UNSCALED
+from bench.effect.stack import PUBLISH, SCALE
 from tests.lab import cache, images
 from webhook import payload
 from webhook.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from bench.effect.cells import Cell
     from bench.effect.stack import Score
 
 Record = dict[str, Any]
+
+SLACK = 3.0  # seconds over the worst case that the lab itself may cost, on two loaded cores
 
 
 class Results:
@@ -54,48 +59,71 @@ class Results:
         return {(record["cell"], record["contender"]): record for record in self.records}
 
 
+def amiss(cell: Cell, contender: str, score: Mapping[str, Any]) -> str:
+    """What ours may never do, as far as this contender did it; empty if it didn't."""
+    wrong = {"lost": score["silent"], "hung": score["hung"], "5xx without a cause in the log": score["unexplained"]}
+    worst = 2 * PUBLISH.deadline * (1.0 if cell.kind in UNSCALED else SCALE)  # docs/reference/configuration.md
+    if not cell.kills and contender != "ours-rotating":
+        wrong["without an answer"] = score["broken"]
+        wrong[f"slower than {worst:g} s"] = int(not score["hung"] and score["slowest"] > worst + SLACK)
+    said = ", ".join(f"{number} {what}" for what, number in wrong.items() if number)
+    return said and f"{contender} {said}"
+
+
+def failures(results: Results, cells: Iterable[Cell] = CELLS) -> list[str]:
+    """What is amiss with ours, of all that has been measured."""
+    latest, ours = results.latest(), [name for name in WHAT if name.startswith("ours")]
+    found = [(cell, name, latest[cell.name, name]) for cell in cells for name in ours if (cell.name, name) in latest]
+    return [f"{cell.name}: {wrong}" for cell, name, record in found if (wrong := amiss(cell, name, record))]
+
+
 def table(results: Results) -> str:
     """The matrix as text: for each contender silently lost of publishes; then what ours cost."""
+    contenders = [name for name in WHAT if any(contender == name for _, contender in results.latest())]
+    return aligned([heading(contenders), *rows(results, contenders)])
+
+
+def heading(contenders: Iterable[str]) -> list[str]:
+    """What stands over `rows`."""
+    lost = [f"{name} lost" for name in contenders]
+    return ["fault", *lost, "ours 5xx", "ours twice", "ours slowest", "upstream 5xx", ""]
+
+
+def rows(results: Results, contenders: Sequence[str], cells: Iterable[Cell] = CELLS) -> Iterator[list[str]]:
+    """Yield a row for each cell that has been measured."""
     latest = results.latest()
-    contenders = [name for name in WHAT if any(contender == name for _, contender in latest)]
-    rows = [
-        [
-            "fault",
-            *(f"{name} lost" for name in contenders),
-            "ours 5xx",
-            "ours twice",
-            "ours slowest",
-            "upstream 5xx",
-            "",
-        ]
-    ]
-    for cell in CELLS:
+    for cell in cells:
         found = {name: latest[cell.name, name] for name in contenders if (cell.name, name) in latest}
         if not found:
             continue
         ours, upstream = found.get("ours"), found.get("upstream")
-        rows.append(
-            [
-                cell.title,
-                *(_lost(found.get(name)) for name in contenders),
-                _figure(ours, "errors"),
-                _figure(ours, "duplicates"),
-                f"{ours['slowest']:.2f} s" if ours else ".",
-                _figure(upstream, "errors"),
-                verdict(cell, upstream),
-            ]
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        yield [
+            cell.title,
+            *(_lost(found.get(name)) for name in contenders),
+            _figure(ours, "errors"),
+            _figure(ours, "duplicates"),
+            f"{ours['slowest']:.2f} s" if ours else ".",
+            _figure(upstream, "errors"),
+            verdict(cell, found),
+        ]
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Rows as text, each column as wide as its widest."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 
-def verdict(cell: Cell, upstream: Record | None) -> str:
-    """What the row shows, by what became of upstream."""
-    if upstream is None:
+def verdict(cell: Cell, found: Mapping[str, Record]) -> str:
+    """What the row shows: what is amiss with ours; else by what became of upstream."""
+    wrong = [amiss(cell, name, record) for name, record in found.items() if name.startswith("ours")]
+    if any(wrong):
+        return "FAILED: " + ", ".join(filter(None, wrong))
+    if "upstream" not in found:
         return "upstream wasn't run"
-    if upstream["silent"]:
+    if found["upstream"]["silent"]:
         return ""
     return "proves nothing" if cell.loses else "upstream loses none here"
 
@@ -109,6 +137,3 @@ def _lost(record: Record | None) -> str:
 
 def _figure(record: Record | None, key: str) -> str:
     return str(record[key]) if record else "."
-
-
-__all__ = ["BY_NAME", "Results", "table", "verdict"]

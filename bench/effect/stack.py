@@ -230,10 +230,17 @@ class Stack:
         with self._channel() as channel:
             channel.queue_delete(QUEUE)
 
+    def unbind_queue(self) -> None:
+        """Take the queue away from its exchange behind the API's back."""
+        with self._channel() as channel:
+            channel.queue_unbind(QUEUE, exchange=QUEUE, routing_key=QUEUE)
+
     def declare_queue(self) -> None:
-        """Make the queue as Celery would."""
+        """Make and bind the queue as Celery would."""
         with self._channel() as channel:
             channel.queue_declare(QUEUE, durable=True, auto_delete=False)
+            channel.exchange_declare(QUEUE, "direct", durable=True, auto_delete=False)
+            channel.queue_bind(QUEUE, exchange=QUEUE, routing_key=QUEUE)
 
     def purge(self) -> None:
         """Forget what has been sent so far."""

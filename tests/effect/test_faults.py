@@ -1,38 +1,65 @@
-"""Under the essential faults upstream loses tasks silently and an injected pod none (`make effect`: all faults)."""
+"""Under the essential faults upstream loses tasks silently and an injected pod none (`make effect`: all faults).
+
+On Plane's own versions, and in short on the others that its image may have (`make versions`: more of it).
+"""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.effect.__main__ import measure
-from bench.effect.cells import CELLS
+from bench.effect.cells import BOTH, BY_NAME
 from bench.effect.lab import Lab
+from bench.effect.results import amiss
+from bench.effect.versions import COMBINATIONS, ESSENTIAL, PLANES, Combination, imported
 from tests.lab.fixtures import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.effect.cells import Cell
+    from tests.lab.broker import Broker
 
 pytestmark = pytest.mark.lab
 
-# Enough for every way of publishing to meet the fault twice; `make effect` does 200.
-COUNT = 10
+# Enough for every way of publishing to meet the fault twice; `make effect` does 200. On other versions: a few.
+COUNT, FEW = 10, 3
+# One for each thing of kombu and py-amqp that the overlay goes by, and for each kind of publisher.
+API = ("half-open", "write-reset", "ack-half", "no-queue", "stale-answer")
+HANDFUL = (*API, "worker-half-open", "worker-partition", "beat-half-open")
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, broker: Broker) -> Iterator[Lab]:
     need("rabbitmq-server", "bubblewrap", "util-linux", "dash")
-    with Lab(["upstream", "ours"]) as running:
+    combination: Combination = request.param
+    if missing := combination.missing():
+        pytest.skip(missing)
+    with Lab(BOTH, lock=combination.lock, python=combination.python, broker=broker) as running:
+        assert combination.differs(imported(running.image)) == ""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(running.stacks, {cell.kind for cell in ESSENTIAL}))
         yield running
 
 
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell.quick], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("lab", [PLANES], indirect=True, ids=str)
+@pytest.mark.parametrize("cell", ESSENTIAL, ids=lambda cell: cell.name)
 def test_nothing_is_lost_silently(lab: Lab, cell: Cell) -> None:
-    scores = measure(lab, cell, COUNT)
-    ours, upstream = scores["ours"], scores["upstream"]
-    assert (ours.silent, ours.hung, ours.unexplained) == (0, 0, 0)
-    assert ours.publishes >= COUNT
-    assert upstream.silent > 0 or not cell.loses, "upstream loses nothing by this fault: the cell proves nothing"
+    holds(lab, cell, COUNT)
+
+
+@pytest.mark.parametrize("lab", [each for each in COMBINATIONS if each != PLANES], indirect=True, ids=str)
+@pytest.mark.parametrize("name", HANDFUL)
+def test_nor_on_other_versions(lab: Lab, name: str) -> None:
+    holds(lab, BY_NAME[name], FEW)
+
+
+def holds(lab: Lab, cell: Cell, count: int) -> None:
+    scores = measure(lab, cell, count)
+    assert amiss(cell, "ours", asdict(scores["ours"])) == ""
+    assert scores["ours"].publishes >= count
+    assert scores["upstream"].silent > 0 or not cell.loses, "upstream loses nothing here: the cell proves nothing"

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Ending = Literal["silence", "fin", "reset"]
-Door = Literal["open", "reject", "refuse", "deaf"]
+Door = Literal["open", "reject", "abandon", "refuse", "deaf"]
 
 _PROTOCOL_HEADER = 8  # "AMQP" and the version, before the first frame
 _BASIC_PUBLISH = struct.pack(">HH", 60, 40)
-_BASIC_ACK = struct.pack(">LHH", 13, 60, 80)  # with the size of its frame
+_CHANNEL_OPEN = struct.pack(">LHH", 5, 20, 10)  # with the size of its frame
+_BASIC_ACK = struct.pack(">LHH", 13, 60, 80)
 # Of a message that is no task: what a worker's event dispatcher and its remote control publish all the time.
 _NO_TASKS = (b"celeryev", b"reply.celery.pidbox", b"celery.pidbox")
 _EXCHANGE = 14  # where in the frame of a publish its exchange is: header, class, method, a reserved word, a length
@@ -192,7 +193,10 @@ class Proxy:
         self._run(end())
 
     def door(self, how: Door) -> None:
-        """Set what meets a new connection: taken, reset as soon as taken, refused, or no answer to its SYN."""
+        """Set what meets a new connection.
+
+        Taken; reset as soon as taken, or when it opens a channel; refused; or no answer to its SYN.
+        """
         self._run(self._set_door(how))
 
     def heal(self, *, cut: bool = True) -> None:
@@ -232,7 +236,7 @@ class Proxy:
             self._server.close()  # the listener only: what was accepted lives on
             self._server = None
         self._door = how
-        if how in ("open", "reject"):
+        if how in ("open", "reject", "abandon"):
             await self._listen()
         elif how == "deaf":
             # A queue with room for one that nobody accepts: Linux drops the SYNs of all further ones.
@@ -278,6 +282,8 @@ class Proxy:
         frames = Frames()
         with suppress(OSError):
             while data := await self._read(link, reader, up=up):
+                if up and self._door == "abandon" and _CHANNEL_OPEN in data:
+                    break
                 if up and (at := frames.publish_in(data)) is not None:
                     self.published += 1
                     task = _is_task(data[at:])

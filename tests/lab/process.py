@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -107,12 +108,18 @@ def wait_for(predicate: Callable[[], T], timeout: float, what: str, *, need: Seq
     return value
 
 
+_given: deque[int] = deque(maxlen=1000)  # ports whose takers may not have bound them yet
+
+
 def free_port() -> int:
     """Return a loopback port that is free now, from below the range that outgoing connections take theirs from."""
     while True:
         port = random.randint(20_000, 32_000)  # noqa: S311 - not a secret
+        if port in _given:
+            continue
         with suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
+            _given.append(port)
             return port
 
 

@@ -118,6 +118,7 @@ def bound(deadline, timeout):
     import threading
     import time
 
+    from celery.app.amqp import AMQP
     from kombu import Producer
     from kombu.exceptions import LimitExceeded, OperationalError
     from kombu.pools import ProducerPool
@@ -125,7 +126,7 @@ def bound(deadline, timeout):
 
     if hasattr(Producer.publish, "plane_webhook"):  # this module may be imported twice
         return
-    its = threading.local()  # .end: when the publish that this thread is in has to be over
+    its = threading.local()  # .end: when the publish that this thread is in has to be over; .connects: how often it did
     publish, acquire, connect = Producer.publish, ProducerPool.acquire, Transport.establish_connection
 
     def left():
@@ -138,16 +139,25 @@ def bound(deadline, timeout):
     def publish_in_time(self, *args, **kwargs):
         if left() is not None:  # within another one: an event about a task
             return publish(self, *args, **kwargs)
-        its.end = time.monotonic() + deadline
+        its.end, its.connects = time.monotonic() + deadline, 0
+        policy = kwargs.get("retry") and kwargs.get("retry_policy") or {}
+        most, pause = policy.get("max_retries", 0), policy.get("interval_start", 0)
         try:
-            return publish(self, *args, **kwargs)
-        except BaseException:
-            # The answer to a message that failed may be on its way still: the next publish must not take it for its own.
-            # Collected and not closed, for closing waits for the peer. The pool's and beat's, which are connected again
-            # by the next publish; a worker sends events on others.
-            if self.__connection__ is not None and ("release" in vars(self) or kwargs.get("retry")):
-                self.__connection__.collect()
-            raise
+            while True:
+                try:
+                    return publish(self, *args, **kwargs)
+                except BaseException as error:
+                    # The answer to a message that failed may be on its way still: the next one must not take it for its
+                    # own. Collected and not closed, for closing waits for the peer. The pool's and beat's, which the
+                    # next publish connects again; a worker sends events on others.
+                    if self.__connection__ is not None and ("release" in vars(self) or kwargs.get("retry")):
+                        self.__connection__.collect()
+                    # Kombu tries again to connect and to publish, but not to open the channel in between, which is where
+                    # a broker that starts hangs up.
+                    spent = most is not None and its.connects >= most
+                    if not isinstance(error, OperationalError) or spent or left() <= pause:
+                        raise
+                time.sleep(pause)
         finally:
             its.end = None
 
@@ -162,6 +172,7 @@ def bound(deadline, timeout):
         time_left = left()
         if time_left is None:  # beat connects before its first publish
             return watched(connect(self))
+        its.connects += 1
         made, given_up, lock = [], [], threading.Lock()
 
         def run():
@@ -211,6 +222,9 @@ def bound(deadline, timeout):
 
         return inner
 
+    if hasattr(AMQP, "_retry_publish"):
+        # Celery 5.7 tries what a worker publishes for a chain again itself, each try as long as a whole deadline.
+        AMQP._retry_publish = lambda self, publish, *args, **kwargs: publish(*args, **kwargs)
     publish_in_time.plane_webhook = True
     Producer.publish, ProducerPool.acquire = publish_in_time, acquire_in_time
     Transport.establish_connection = connect_in_time
