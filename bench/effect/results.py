@@ -62,7 +62,8 @@ class Results:
 def amiss(cell: Cell, contender: str, score: Mapping[str, Any]) -> str:
     """What ours may never do, as far as this contender did it; empty if it didn't."""
     wrong = {"lost": score["silent"], "hung": score["hung"], "5xx without a cause in the log": score["unexplained"]}
-    worst = 2 * PUBLISH.deadline * (1.0 if cell.kind in UNSCALED else SCALE)  # docs/reference/configuration.md
+    scale = 1.0 if cell.kind in UNSCALED else SCALE
+    worst = 2 * PUBLISH.deadline * scale + PUBLISH.retry.interval_max  # docs/reference/configuration.md
     if not cell.kills and contender != "ours-rotating":
         wrong["without an answer"] = score["broken"]
         wrong[f"slower than {worst:g} s"] = int(not score["hung"] and score["slowest"] > worst + SLACK)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import amqp
 
@@ -24,7 +24,7 @@ from bench.effect import contenders
 from tests.lab.cache import LabError
 from tests.lab.container import Container
 from tests.lab.faults import Proxy
-from tests.lab.process import free_port
+from tests.lab.process import Startable, free_port
 from webhook.settings import Settings
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Score:
     causes: dict[str, int] = field(default_factory=dict)
 
 
-class Stack:
+class Stack(Startable):
     """A running contender. `behind` stands between that and the broker."""
 
     workload = "api"
@@ -125,17 +125,14 @@ class Stack:
         self._arrived: Counter[str] = Counter()
         self._tokens: set[str] = set()
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start it and return when it can publish."""
         self.proxy.__enter__()
-        try:
-            self.container.start()
-            self.wait_ready()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+        self.container.start()
+        self.wait_ready()
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End it."""
         self.container.close()
         self.proxy.__exit__()
 

@@ -14,13 +14,13 @@ import subprocess
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import amqp
 
 from tests.lab.cache import LabError
 from tests.lab.packages import PACKAGES
-from tests.lab.process import free_port, wait_for
+from tests.lab.process import Startable, free_port, wait_for
 from tests.lab.sandbox import Sandboxed
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ DEFAULT_QUEUE = "celery"
 DEFAULT_WATERMARK = 0.4  # RabbitMQ's own
 
 
-class Broker:
+class Broker(Startable):
     """A broker. `with` starts it and removes it with its data; in between it may be stopped, killed and started."""
 
     def __init__(self, configuration: Mapping[str, str] | None = None) -> None:
@@ -77,17 +77,6 @@ class Broker:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput -kernel inet_dist_use_interface {127,0,0,1}",
         }
         self._process: Sandboxed | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def start(self) -> None:
         """Start it, on the data that it left, and return when it takes connections."""
@@ -153,7 +142,7 @@ class Broker:
         """Have it block its publishers as when memory runs short, or let go of them again."""
         self.rabbitmqctl("set_vm_memory_high_watermark", "0" if on else str(DEFAULT_WATERMARK))
 
-    def rabbitmqctl(self, *words: str, timeout: float = 60) -> str:
+    def rabbitmqctl(self, *words: str, timeout: float = 120) -> str:
         """Run rabbitmqctl against it and return what it printed. LabError if it fails, or if the broker doesn't run."""
         if self._process is None or not self._process.alive():  # it would start an epmd that nobody ends
             raise LabError("the broker doesn't run: start it first")

@@ -24,7 +24,7 @@ from tests.lab import cache
 from tests.lab.cache import LabError
 from tests.lab.kubelet import Json, Mount, Objects, Spec, materialise
 from tests.lab.packages import program
-from tests.lab.process import wait_for
+from tests.lab.process import Startable, wait_for
 from tests.lab.sandbox import Inhabitant, Sandboxed, starter
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ SHM_SIZE = 64 << 20
 READY = 60.0
 
 
-class Container:
+class Container(Startable):
     """One container of a pod. `with` starts and removes it; `restart()` makes a fresh process on the same volumes."""
 
     def __init__(
@@ -83,17 +83,6 @@ class Container:
             volumes=list(folders),
         )
         return cls(spec, image, shell=shell, folders=folders, binds=binds or {})
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def start(self) -> None:
         """Start it. The volumes are what the container left in them when it ran before."""

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from tests.lab.cache import LabError
 
@@ -106,6 +106,29 @@ def wait_for(predicate: Callable[[], T], timeout: float, what: str, *, need: Seq
             raise LabError(f"not within {timeout:g} s: {what} (last seen: {value!r}){logs}")
         time.sleep(0.05)
     return value
+
+
+class Startable:
+    """What has `start` and `close`, as a context manager: what could not start whole is closed again."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:  # Ctrl-C too
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start it and return when it can be used."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End it and remove what it left."""
+        raise NotImplementedError
 
 
 _given: deque[int] = deque(maxlen=1000)  # ports whose takers may not have bound them yet

@@ -16,13 +16,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.lab.cache import LabError
-from tests.lab.process import Process, wait_for
+from tests.lab.process import Process, Startable, wait_for
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
@@ -42,7 +42,7 @@ def command(*words: str | Path, stdin: str | None = None) -> str:
     return done.stdout
 
 
-class Webhook:
+class Webhook(Startable):
     """`plane-webhook serve`. `with` starts it and leaves nothing; `start` after its end takes the same ports again.
 
     `port`, `metrics_port` and `url` hold once it has been started.
@@ -65,21 +65,10 @@ class Webhook:
         self.port = self.metrics_port = 0  # any free one, the first time
         self._runs = 0
 
-    def __enter__(self) -> Self:
-        try:
-            if not self.cert_dir.exists():
-                self.issue(self.cert_dir)
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def start(self) -> None:
-        """Start it and return when it is ready."""
+        """Start it and return when it is ready. It gets a certificate the first time."""
+        if not self.cert_dir.exists():
+            self.issue(self.cert_dir)
         self._runs += 1
         argv = ["serve", *self._config(), "--cert-dir", self.cert_dir, "--host", "127.0.0.1"]
         argv += ["--port", str(self.port), "--metrics-port", str(self.metrics_port)]
