@@ -87,7 +87,8 @@ class Publish(_Value):
     @property
     def worst_case(self) -> float:
         """Seconds that a publish takes at most: to wait for a free connection, for its tries, and for a last pause."""
-        return 2 * self.deadline + self.retry.interval_max
+        # Kombu before 5.7 adds the first interval to the longest.
+        return 2 * self.deadline + self.retry.interval_start + self.retry.interval_max
 
 
 class Profile(_Value):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bench.effect.results import Record
 
-ROW, COLUMN, LEFT, TOP = 24, 118, 470, 64  # pixels
+ROW, COLUMN, LEFT, TOP = 18, 118, 420, 50  # pixels
 NONE = "#e3f1e6"
 SOME, ALL = (0xF6, 0xC4, 0x9A), (0xC8, 0x2C, 0x2C)
 
@@ -32,23 +32,24 @@ def main() -> int:
     if not rows:
         print("nothing has been measured yet: python -m bench.effect", file=sys.stderr)
         return 1
-    Path(sys.argv[1]).write_text("\n".join(draw(rows)) + "\n", encoding="utf-8")
+    lossy = [(title, records) for title, records in rows if any(record and record["silent"] for record in records)]
+    Path(sys.argv[1]).write_text("\n".join(draw(lossy, len(rows) - len(lossy))) + "\n", encoding="utf-8")
     return 0
 
 
-def draw(rows: list[tuple[str, list[Record | None]]]) -> Iterator[str]:
-    """Yield the lines of an SVG."""
-    width, height = LEFT + COLUMN * len(WHAT) + 10, TOP + ROW * len(rows) + 12
+def draw(rows: list[tuple[str, list[Record | None]]], others: int) -> Iterator[str]:
+    """Yield the lines of an SVG: the rows in which somebody lost, and how many others there are."""
+    width, height = LEFT + COLUMN * len(WHAT) + 10, TOP + ROW * len(rows) + 30
     yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif">'
-    yield "<style>text { font-size: 13px }</style>"
+    yield "<style>text { font-size: 12px }</style>"
     yield f'<rect width="{width}" height="{height}" fill="white"/>'
-    yield '<text x="10" y="24" font-weight="bold">Tasks lost silently: answered 200, never arrived</text>'
+    yield '<text x="10" y="20" font-weight="bold">Tasks lost silently: answered 200, never arrived</text>'
     for column, name in enumerate(WHAT):
         x = LEFT + COLUMN * column + COLUMN // 2
         yield f'<text x="{x}" y="{TOP - 10}" text-anchor="middle" font-weight="bold">{escape(name)}</text>'
     for number, (title, records) in enumerate(rows):
         y = TOP + ROW * number
-        yield f'<text x="{LEFT - 10}" y="{y + 16}" text-anchor="end">{escape(title)}</text>'
+        yield f'<text x="{LEFT - 10}" y="{y + 13}" text-anchor="end">{escape(title)}</text>'
         for column, record in enumerate(records):
             if record:
                 share = record["silent"] / max(record["publishes"], 1)
@@ -56,9 +57,10 @@ def draw(rows: list[tuple[str, list[Record | None]]]) -> Iterator[str]:
                 yield f'<rect x="{x + 2}" y="{y + 1}" width="{COLUMN - 4}" height="{ROW - 2}" fill="{colour(share)}"/>'
                 ink = "white" if share > 0.6 else "black"
                 yield (
-                    f'<text x="{x + COLUMN // 2}" y="{y + 16}" text-anchor="middle" fill="{ink}">'
+                    f'<text x="{x + COLUMN // 2}" y="{y + 13}" text-anchor="middle" fill="{ink}">'
                     f"{record['silent']} of {record['publishes']}</text>"
                 )
+    yield f'<text x="{LEFT}" y="{height - 8}">In {others} further rows nobody lost any.</text>'
     yield "</svg>"
 
 

@@ -32,9 +32,9 @@ Operation = dict[str, Any]
 # k8s.io/apimachinery pkg/api/validation: TotalAnnotationSizeLimitB, the bytes of all keys and values.
 _ANNOTATIONS_LIMIT = 256 * 1024
 # etcd takes requests of up to 1.5 MiB (--max-request-bytes); it stores protobuf, which is smaller than the JSON that is
-# measured here. A container gets less than 32 KiB from us; so this also bounds what one review can cost.
+# measured here. A container gets less than 40 KiB from us; so this also bounds what one review can cost.
 _POD_LIMIT = 1536 * 1024
-_ADDED = 32 * 1024
+_ADDED = 40 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +247,7 @@ def operations(injection: Injection) -> list[Operation]:
     return patch
 
 
-@lru_cache(maxsize=256)  # some 30 kB each
+@lru_cache(maxsize=256)  # some 35 kB each
 def encoded(injection: Injection) -> bytes:
     """The patch as it stands in the response."""
     return patch_field(operations(injection))

@@ -108,7 +108,7 @@ def demand_route(properties=None, **_):
 
 
 def bound(deadline, timeout):
-    """Give every publish of this process `deadline` seconds, and no connection on which one failed to the next.
+    """Give every publish of this process `deadline` seconds, and believe no acknowledgement but its own.
 
     Kombu's retries nest in each other, the resolver knows no timeout, and a peer that sends a byte a second meets none.
     What has taken too long is an OperationalError, which neither kombu nor Celery tries again.
@@ -118,9 +118,12 @@ def bound(deadline, timeout):
     import threading
     import time
 
+    from amqp import Channel, spec
+    from amqp.exceptions import ChannelError, MessageNacked
+    from amqp.transport import SSLTransport, TCPTransport
     from celery.app.amqp import AMQP
     from kombu import Producer
-    from kombu.exceptions import LimitExceeded, OperationalError
+    from kombu.exceptions import EncodeError, LimitExceeded, OperationalError
     from kombu.pools import ProducerPool
     from kombu.transport.pyamqp import Transport
 
@@ -137,21 +140,24 @@ def bound(deadline, timeout):
         return OperationalError("the task was not confirmed within %g s: %s" % (deadline, doing))
 
     def publish_in_time(self, *args, **kwargs):
-        if left() is not None:  # within another one: an event about a task
+        if left() is not None:  # within another one
             return publish(self, *args, **kwargs)
-        its.end, its.connects = time.monotonic() + deadline, 0
         policy = kwargs.get("retry") and kwargs.get("retry_policy") or {}
-        most, pause = policy.get("max_retries", 0), policy.get("interval_start", 0)
+        most, pause = policy.get("max_retries", 0), policy.get("interval_start", 1)
+        pooled = "release" in vars(self)
         try:
+            its.end, its.connects = time.monotonic() + deadline, 0
             while True:
                 try:
                     return publish(self, *args, **kwargs)
                 except BaseException as error:
-                    # The answer to a message that failed may be on its way still: the next one must not take it for its
-                    # own. Collected and not closed, for closing waits for the peer. The pool's and beat's, which the
-                    # next publish connects again; a worker sends events on others.
-                    if self.__connection__ is not None and ("release" in vars(self) or kwargs.get("retry")):
+                    # The stream may be out of step, and the next publish would wait for the peer once more. Collected and
+                    # not closed, for closing waits for it too. Of what is not the pool's: beat's and the like, but no
+                    # messages of other kinds, whose connections others may consume on.
+                    kept = isinstance(error, (ChannelError, EncodeError)) or "task" not in (kwargs.get("headers") or {})
+                    if self.__connection__ is not None and (pooled or not kept):
                         self.__connection__.collect()
+                        self.revive(self.__connection__)
                     # Kombu tries again to connect and to publish, but not to open the channel in between, which is where
                     # a broker that starts hangs up.
                     spent = most is not None and its.connects >= most
@@ -161,9 +167,36 @@ def bound(deadline, timeout):
         finally:
             its.end = None
 
+    def publish_confirmed(self, *args, **kwargs):
+        """As py-amqp's, which takes any answer on the channel for the one to this message: a late one too."""
+        wait = kwargs.pop("confirm_timeout", None) or kwargs.get("timeout")
+        if not hasattr(self, "plane_webhook_sent"):
+            self.confirm_select()
+            self.plane_webhook_sent = 0
+        result = self._basic_publish(*args, **kwargs)
+        self.plane_webhook_sent += 1
+        number, answers = self.plane_webhook_sent, []
+
+        def answered(method, tag, multiple):
+            if tag == number or multiple and tag > number:
+                answers.append(method)
+
+        while not answers:
+            self.wait([spec.Basic.Ack, spec.Basic.Nack], callback=answered, timeout=wait)
+        if answers[0] == spec.Basic.Nack:
+            raise MessageNacked()
+        return result
+
+    def set_up(self):
+        """As kombu's, which Celery calls twice: with twice the producers, half of them wait for a connection for ever."""
+        while self.limit and len(self._resource.queue) < self.limit - len(self._dirty):
+            self._resource.put_nowait(self.new())
+
     def acquire_in_time(self, block=False, timeout=None):
+        if not block or timeout is not None:
+            return acquire(self, block, timeout)
         try:
-            return acquire(self, block, deadline if block and timeout is None else timeout)
+            return acquire(self, block, deadline)
         except LimitExceeded:
             raise OperationalError("all %s connections to the broker were in use for %g s" % (self.limit, deadline))
 
@@ -171,11 +204,12 @@ def bound(deadline, timeout):
         """On a thread of its own: name resolution and handshakes can't be ended from within."""
         time_left = left()
         if time_left is None:  # beat connects before its first publish
-            return watched(connect(self))
+            return connect(self)
         its.connects += 1
-        made, given_up, lock = [], [], threading.Lock()
+        end, made, given_up, lock = its.end, [], [], threading.Lock()
 
         def run():
+            its.end = end
             try:
                 result = connect(self), None
             except BaseException as error:
@@ -186,22 +220,33 @@ def bound(deadline, timeout):
                     result[0].collect()
 
         thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        thread.join(max(time_left, 0))
-        with lock:
-            if not made:
+        try:
+            thread.start()
+        except RuntimeError:  # none can be had, as when Python ends
+            return connect(self)
+        try:
+            thread.join(max(time_left, 0))
+            with lock:
+                if not made:
+                    raise late("connecting")
+        except BaseException:  # a time limit of the task's too
+            with lock:
                 given_up.append(True)
-                raise late("connecting")
+                if made and made[0][0] is not None:
+                    made[0][0].collect()
+            raise
         if made[0][1] is not None:
             raise made[0][1]
-        return watched(made[0][0])
+        return made[0][0]
 
-    def watched(connection):
-        wire = connection.transport
-        for name, most in (("_quick_recv", timeout), ("_write", deadline)):
-            if hasattr(wire, name):  # py-amqp's own name for it, the same since 2.0; without it the timeouts still hold
-                setattr(wire, name, in_time(getattr(wire, name), wire.sock, most))
-        return connection
+    def watched(open_wire):
+        def inner(self):
+            open_wire(self)
+            for name, most in (("_quick_recv", timeout), ("_write", deadline)):
+                if hasattr(self, name):  # py-amqp's own name for it since 2.0; without it the timeouts still hold
+                    setattr(self, name, in_time(getattr(self, name), self.sock, most))
+
+        return inner
 
     def in_time(call, sock, most):
         def inner(argument):
@@ -222,12 +267,24 @@ def bound(deadline, timeout):
 
         return inner
 
+    def part(say_goodbye):
+        def inner(self):
+            if self.sock is not None:
+                self.sock.settimeout(0.1)  # TLS would wait for the peer's
+            say_goodbye(self)
+
+        return inner
+
     if hasattr(AMQP, "_retry_publish"):
         # Celery 5.7 tries what a worker publishes for a chain again itself, each try as long as a whole deadline.
         AMQP._retry_publish = lambda self, publish, *args, **kwargs: publish(*args, **kwargs)
+    if hasattr(SSLTransport, "_shutdown_transport"):
+        SSLTransport._shutdown_transport = part(SSLTransport._shutdown_transport)
+    for kind in (TCPTransport, SSLTransport):
+        kind.connect = watched(kind.connect)
     publish_in_time.plane_webhook = True
-    Producer.publish, ProducerPool.acquire = publish_in_time, acquire_in_time
-    Transport.establish_connection = connect_in_time
+    Producer.publish, ProducerPool.acquire, ProducerPool.setup = publish_in_time, acquire_in_time, set_up
+    Transport.establish_connection, Channel.basic_publish_confirm = connect_in_time, publish_confirmed
 
 
 def overlay():
