@@ -114,8 +114,8 @@ def _worst_case(change: Change) -> str:
     publish = change.decision.injection.profile.publish if change.decision.injection else Publish()
     return (
         f"A publish to the broker takes at most {publish.worst_case:g} s and is an error then: twice the deadline of "
-        f"{publish.deadline:g} s, to wait for a free connection of the pool and for all its tries, and a pause of "
-        f"{publish.retry.interval_max:g} s between two of them, which nothing interrupts."
+        f"{publish.deadline:g} s, to wait for a free connection of the pool and for all its tries, and the longest "
+        f"pause between two of them."
     )
 
 
