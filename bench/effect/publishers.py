@@ -70,6 +70,9 @@ class Worker(Publisher):
         chain = [_signature(name, following)] if via == "chain" else None
         self._submit(relay, "notify_exported" if chain else "relay_export", name, chain)
         wanted = re.compile(rf"\[{relay}\] (?:(succeeded)[^\n']*(?:'([\w-]+)'|None)|raised|[iI]nternal)")
+        # Until the worker has it, it is the consumer's connection that is waited for.
+        if self._until(lambda: re.search(rf"\[{relay}\] received", self.container.stderr[since:])):
+            start = time.monotonic()
         ended = self._until(lambda: wanted.search(self.container.stderr, since))
         seconds = time.monotonic() - start
         if ended is None:

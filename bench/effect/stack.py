@@ -251,7 +251,8 @@ class Stack(Startable):
 
     def _log_since(self) -> str:
         """What the container wrote to stderr since this was last asked, restarts included."""
-        text = "".join(path.read_text(errors="replace") for path in sorted(self.container.state.glob("stderr.*")))
+        logs = sorted(self.container.state.glob("stderr.*"), key=lambda path: int(path.suffix[1:]))
+        text = "".join(path.read_text(errors="replace") for path in logs)
         since, self._read = text[self._read :], len(text)
         return since
 
