@@ -182,7 +182,8 @@ def test_more_clients_than_connections_wait_no_longer_than_the_worst_case(image:
     assert len(told) == 9
     assert {outcome for outcome, _ in told.values()} == {"OperationalError"}
     worst = 2 * DEADLINE + POLICY["interval_start"] + POLICY["interval_max"]
-    assert max(seconds for _, seconds in told.values()) < worst + 2  # of a loaded machine's own; with a pool that is too large: 9 s
+    # Two seconds of a loaded machine's own. With a pool that is too large it is 9 s.
+    assert max(seconds for _, seconds in told.values()) < worst + 2
 
 
 LAST = """
