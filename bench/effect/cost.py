@@ -13,7 +13,6 @@ import random
 import statistics
 import sys
 import time
-from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from tests.lab.faults import PASS, Flow
 from tests.lab.process import exit_on_sigterm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from bench.effect.stack import Stack
 
@@ -42,6 +41,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.effect.cost", description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     given = parser.parse_args()
+    if given.rounds < 2:
+        parser.error("--rounds has to be 2 or more: quartiles of one round don't exist")
     exit_on_sigterm()
     try:
         with Lab(CONTENDERS) as lab:
@@ -67,7 +68,8 @@ def main() -> int:
 def latency(stacks: list[Stack], rounds: int, title: str) -> None:
     """Print median and p99 of one request that publishes, one at a time, and what it takes more than upstream."""
     deeds = {stack.contender: (lambda stack=stack: _timed(stack)) for stack in stacks}
-    with path(stacks[0]) as channel:
+    with stacks[0].channel(stacks[0].broker_port) as channel:
+        channel.queue_declare(BASELINE, durable=True, auto_delete=False)
         message = amqp.Message(BODY, delivery_mode=2)
         deeds["(round trip)"] = lambda: _clock(lambda: channel.basic_qos(0, 1, a_global=False))
         deeds["(amqp confirm)"] = lambda: _clock(
@@ -86,16 +88,6 @@ def latency(stacks: list[Stack], rounds: int, title: str) -> None:
         low, middle, high = statistics.quantiles(added, n=4)
         over = "" if name.startswith("(") else f"  over upstream {middle:+.2f} (quartiles {low:+.2f} to {high:+.2f})"
         print(f"  {name:14} median {statistics.median(every):6.2f}  p99 {every[int(len(every) * 0.99)]:6.2f}{over}")
-
-
-@contextmanager
-def path(stack: Stack) -> Iterator[amqp.Channel]:
-    """A channel of our own over the same way to the broker, with a queue as Celery's."""
-    host = f"127.0.0.1:{stack.broker_port}"
-    with amqp.Connection(host, "guest", "guest", virtual_host=stack.vhost, confirm_publish=True) as connection:
-        channel = connection.channel()
-        channel.queue_declare(BASELINE, durable=True, auto_delete=False)
-        yield channel
 
 
 def _timed(stack: Stack) -> float | None:

@@ -25,12 +25,11 @@ from tests.lab.process import exit_on_sigterm
 if TYPE_CHECKING:
     from tests.lab.images import Image
 
-UNTIL_DEADLINE = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 1.0}
 POLICIES: dict[str, dict[str, Any]] = {
     "no retry": {"retry": {"max_retries": 0}},
     "3 retries": {"retry": {"max_retries": 3, "interval_start": 0.2, "interval_step": 0.5, "interval_max": 2.0}},
     "until 15 s (default)": {},
-    "until 30 s": {"deadline": 30.0, "retry": {"max_retries": 60, **UNTIL_DEADLINE}},
+    "until 30 s": {"deadline": 30.0, "retry": {"max_retries": 60}},
 }
 # Seconds away, how, clients: a restart, and an outage longer than any policy with more clients than pooled connections.
 OUTAGES = ((3.0, "refuse", 8), (20.0, "refuse", 60), (20.0, "deaf", 60))

@@ -93,7 +93,7 @@ class Worker(Publisher):
             correlation_id=task,
             delivery_mode=2,
         )
-        with self._channel() as channel:
+        with self.channel() as channel:
             channel.queue_declare(RELAY, durable=True, auto_delete=False)
             channel.basic_publish_confirm(message, routing_key=RELAY)
 

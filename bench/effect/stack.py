@@ -224,17 +224,17 @@ class Stack(Startable):
     def delete_queue(self) -> None:
         """Delete the queue behind the API's back, keeping what was in it for `score`."""
         self._drain()
-        with self._channel() as channel:
+        with self.channel() as channel:
             channel.queue_delete(QUEUE)
 
     def unbind_queue(self) -> None:
         """Take the queue away from its exchange behind the API's back."""
-        with self._channel() as channel:
+        with self.channel() as channel:
             channel.queue_unbind(QUEUE, exchange=QUEUE, routing_key=QUEUE)
 
     def declare_queue(self) -> None:
         """Make and bind the queue as Celery would."""
-        with self._channel() as channel:
+        with self.channel() as channel:
             channel.queue_declare(QUEUE, durable=True, auto_delete=False)
             channel.exchange_declare(QUEUE, "direct", durable=True, auto_delete=False)
             channel.queue_bind(QUEUE, exchange=QUEUE, routing_key=QUEUE)
@@ -247,7 +247,8 @@ class Stack(Startable):
 
     def causes(self, log: str) -> list[str]:
         """Return, for each request that a log says failed, the exception that it names (its type)."""
-        return causes(log)
+        blocks = (EXCEPTION.findall(part.split("\n127.0.0.1:")[0]) for part in log.split("Internal Server Error: ")[1:])
+        return [named[-1] for named in blocks if named]
 
     def _log_since(self) -> str:
         """What the container wrote to stderr since this was last asked, restarts included."""
@@ -257,14 +258,15 @@ class Stack(Startable):
         return since
 
     @contextmanager
-    def _channel(self) -> Iterator[amqp.Channel]:
-        host = f"127.0.0.1:{self.broker.port}"
+    def channel(self, port: int | None = None) -> Iterator[amqp.Channel]:
+        """A channel of the lab's own to the stack's vhost: past the proxy, or by another port."""
+        host = f"127.0.0.1:{port or self.broker.port}"
         with amqp.Connection(host, "guest", "guest", virtual_host=self.vhost, connect_timeout=10) as connection:
             yield connection.channel()
 
     def _drain(self) -> None:
         """Take all messages out of the queue and count them."""
-        with suppress(amqp.NotFound), self._channel() as channel:
+        with suppress(amqp.NotFound), self.channel() as channel:
             while (message := channel.basic_get(QUEUE, no_ack=True)) is not None:
                 self._arrived[message.headers["id"]] += 1
                 self._tokens |= {message.headers["id"], *re.findall(r"t\d+", message.headers["argsrepr"])}
@@ -280,16 +282,6 @@ class Stack(Startable):
 def token() -> str:
     """Return a name that no other publish has."""
     return f"t{next(_tokens)}"
-
-
-def causes(log: str) -> list[str]:
-    """Return, for each request that a log says failed, the exception that it names (its type)."""
-    found = []
-    for block in log.split("Internal Server Error: ")[1:]:
-        named = EXCEPTION.findall(block.split("\n127.0.0.1:")[0])
-        if named:
-            found.append(named[-1])
-    return found
 
 
 def vhosts(broker: Broker, names: Iterable[str]) -> None:

@@ -50,9 +50,7 @@ class Flow:
     delay: float = 0.0  # seconds
     rate: float = 0.0  # bytes a second, one at a time; 0: as they come
     limit: int | None = None  # so many bytes more, then swallow
-    keep_ack: bool = (
-        False  # from the broker: what comes from its next acknowledgement on waits for the next `AtPublish`
-    )
+    keep_ack: bool = False  # from the broker: its next acknowledgement, and what follows, waits for an `AtPublish`
 
 
 PASS = Flow()

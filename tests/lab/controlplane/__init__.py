@@ -17,7 +17,7 @@ import ssl
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.lab.cache import LabError
 from tests.lab.controlplane import components
 from tests.lab.controlplane.programs import VERSIONS, binary
-from tests.lab.process import Process, free_port, wait_for
+from tests.lab.process import Process, Startable, free_port, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ _REJECTIONS = "apiserver_admission_webhook_rejection_count"
 _FAILED_OPEN = "apiserver_admission_webhook_fail_open_count"
 
 
-class ControlPlane:
+class ControlPlane(Startable):
     """A control plane of one Kubernetes version, with clients that may do anything.
 
     `url`, `kubeconfig`, `apiserver_log` and `api` (httpx, for what is cheap or raw) hold while it runs.
@@ -64,20 +64,7 @@ class ControlPlane:
         self._apiserver_args = apiserver_args
         self._processes: list[Process] = []  # in the order in which they are stopped
 
-    def __enter__(self) -> Self:
-        """Start everything and return when it is ready. LabError with the end of a log when it isn't."""
-        self._files = Path(tempfile.mkdtemp(prefix="plane-webhook-lab-"))
-        try:
-            self._start()
-        except BaseException:  # Ctrl-C too
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
+    def close(self) -> None:
         """End everything and see it gone. Twice is the same as once."""
         while self._processes:
             self._processes[0].kill()  # asked politely, an API server takes a minute; nothing here is kept anyway
@@ -161,7 +148,9 @@ class ControlPlane:
         refusals = self.counter(_REJECTIONS, name=webhook, error_type="no_error")
         return self.counter(_FAILED_OPEN, name=webhook) + self.counter(_REJECTIONS, name=webhook) - refusals
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start everything and return when it is ready. LabError with the end of a log when it isn't."""
+        self._files = Path(tempfile.mkdtemp(prefix="plane-webhook-lab-"))
         components.write_certificates(self._files)
         port = free_port()
         self.url = f"https://127.0.0.1:{port}"
