@@ -11,7 +11,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: lab ## the main job on a real control plane: install, inject, upgrade, run the container, prove it
-	@$(RUN) -m tests.lab.demo
+	@$(RUN) -m lab.demo
 
 test: check unit lab-tests ## everything that CI runs
 
@@ -25,7 +25,7 @@ lab-tests: lab ## the tests on a real control plane, RabbitMQ and Plane-like con
 	@$(RUN) -m pytest -m lab
 
 lab: $(READY) ## set up what the lab needs: system packages, control plane, images (cached)
-	@$(RUN) -m tests.lab
+	@$(RUN) -m lab
 
 effect: lab ## the whole fault matrix, resumable, with a table at the end
 	@$(RUN) -m bench.effect
@@ -46,7 +46,7 @@ lock: $(READY) ## resolve the dependencies anew: requirements/, and those of the
 	@for group in requirements requirements-oldest requirements-newest; do \
 		$(VENV)/bin/uv pip compile -q --universal --python-version 3.8 --generate-hashes --upgrade \
 			--no-emit-index-url --no-emit-find-links --no-header \
-			--directory tests/lab/plane $$group.in -o $$group.txt; \
+			--directory lab/plane $$group.in -o $$group.txt; \
 	done
 
 $(READY): requirements/dev.txt pyproject.toml

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.effect.injected import SHELLS, Json, code, inject, pod, script, with_code
-from tests.lab import images
-from tests.lab.cache import LabError, say
-from tests.lab.container import Container
-from tests.lab.packages import ensure_packages
-from tests.lab.process import exit_on_sigterm, free_port
+from lab import images
+from lab.cache import LabError, say
+from lab.container import Container
+from lab.packages import ensure_packages
+from lab.process import exit_on_sigterm, free_port
 
 if TYPE_CHECKING:
-    from tests.lab.images import Image
+    from lab.images import Image
 
 # Runs in the container: alternates the commands, prints for each start its wall-clock and its processor time in ms.
 STOPWATCH = """

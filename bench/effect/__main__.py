@@ -12,8 +12,8 @@ from bench.effect.cells import CELLS
 from bench.effect.contenders import WHAT
 from bench.effect.lab import Lab, each
 from bench.effect.results import Results, failures, table
-from tests.lab.cache import LabError, say
-from tests.lab.process import exit_on_sigterm
+from lab.cache import LabError, say
+from lab.process import exit_on_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,7 +14,7 @@ from bench.effect.contenders import WHAT
 from bench.effect.faults import FAULTS, NAMES, SETTLE, Fault
 from bench.effect.lab import Kind, Lab, each
 from bench.effect.stack import PUBLISH, SCALE
-from tests.lab.faults import SWALLOW, Flow
+from lab.faults import SWALLOW, Flow
 
 if TYPE_CHECKING:
     from bench.effect.stack import Stack

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import amqp
 
 from bench.effect.lab import Lab, each
-from tests.lab.cache import LabError, say
-from tests.lab.faults import PASS, Flow
-from tests.lab.process import exit_on_sigterm
+from lab.cache import LabError, say
+from lab.faults import PASS, Flow
+from lab.process import exit_on_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Callable

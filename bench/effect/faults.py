@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.lab.faults import HOLD, SWALLOW, AtPublish, Flow
+from lab.faults import HOLD, SWALLOW, AtPublish, Flow
 
 if TYPE_CHECKING:
     from bench.effect.stack import Stack
-    from tests.lab.dns import Mode
-    from tests.lab.faults import Door
+    from lab.dns import Mode
+    from lab.faults import Door
 
 BRIEF = 0.3  # seconds: shorter than the retries' sum, longer than the first of them
 GLITCH = 0.25  # seconds: half of the scaled timeout

@@ -14,10 +14,10 @@ import trustme
 
 from bench.effect.publishers import Beat, Worker
 from bench.effect.stack import SCALE, Stack, vhosts
-from tests.lab import images
-from tests.lab.broker import Broker
-from tests.lab.dns import NameServer
-from tests.lab.faults import Proxy
+from lab import images
+from lab.broker import Broker
+from lab.dns import NameServer
+from lab.faults import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

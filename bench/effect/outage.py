@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bench.effect.stack import Stack, vhosts
-from tests.lab import images
-from tests.lab.broker import Broker
-from tests.lab.cache import LabError, say
-from tests.lab.process import exit_on_sigterm
+from lab import images
+from lab.broker import Broker
+from lab.cache import LabError, say
+from lab.process import exit_on_sigterm
 
 if TYPE_CHECKING:
-    from tests.lab.images import Image
+    from lab.images import Image
 
 POLICIES: dict[str, dict[str, Any]] = {
     "no retry": {"retry": {"max_retries": 0}},

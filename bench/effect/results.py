@@ -15,7 +15,7 @@ from bench.effect.cells import CELLS
 from bench.effect.contenders import WHAT
 from bench.effect.lab import UNSCALED
 from bench.effect.stack import PUBLISH, SCALE
-from tests.lab import cache, images
+from lab import cache, images
 from webhook import payload
 from webhook.settings import Settings
 

@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import amqp
 
 from bench.effect import contenders
-from tests.lab.cache import LabError
-from tests.lab.container import Container
-from tests.lab.faults import Proxy
-from tests.lab.process import Startable, free_port
+from lab.cache import LabError
+from lab.container import Container
+from lab.faults import Proxy
+from lab.process import Startable, free_port
 from webhook.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from tests.lab.broker import Broker
-    from tests.lab.dns import NameServer
-    from tests.lab.images import Image
+    from lab.broker import Broker
+    from lab.dns import NameServer
+    from lab.images import Image
 
 # Seconds that the client waits for an answer; a request that takes longer counts as hung.
 PATIENCE, SHORTEST = 120.0, 0.2  # at the default timeouts, and the least part of it for scaled ones

@@ -17,15 +17,15 @@ from bench.effect.__main__ import run
 from bench.effect.cells import BOTH, CELLS
 from bench.effect.lab import Lab
 from bench.effect.results import Results, aligned, failures, heading, rows
-from tests.lab import images
-from tests.lab.broker import Broker
-from tests.lab.cache import LabError, say
-from tests.lab.process import exit_on_sigterm
+from lab import images
+from lab.broker import Broker
+from lab.cache import LabError, say
+from lab.process import exit_on_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.lab.images import Image, Lock
+    from lab.images import Image, Lock
 
 ESSENTIAL = [cell for cell in CELLS if cell.quick]
 PACKAGES = ("celery", "kombu", "amqp", "gunicorn")

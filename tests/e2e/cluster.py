@@ -9,15 +9,15 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tests.lab.process import wait_for
+from lab.process import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import httpx
 
-    from tests.lab.controlplane import ControlPlane
-    from tests.lab.webhook import Webhook
+    from lab.controlplane import ControlPlane
+    from lab.webhook import Webhook
 
 Pod = dict[str, Any]
 

@@ -9,10 +9,10 @@ import pytest
 
 from tests.e2e.idling import Idling
 from tests.e2e.idling import idling as background
-from tests.lab.cache import LabError
-from tests.lab.controlplane import ControlPlane
-from tests.lab.controlplane.programs import PROGRAMS, binary
-from tests.lab.webhook import Webhook
+from lab.cache import LabError
+from lab.controlplane import ControlPlane
+from lab.controlplane.programs import PROGRAMS, binary
+from lab.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,13 +13,13 @@ import yaml
 
 from tests.e2e.cluster import apart, api_pod, create, injected
 from tests.e2e.load import connections
-from tests.lab.process import wait_for
-from tests.lab.webhook import Webhook
+from lab.process import wait_for
+from lab.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.lab.controlplane import ControlPlane
+    from lab.controlplane import ControlPlane
 
 # Seconds between two calls on a connection. Around 90 a client that is about to use one and a server that is about to
 # close it would meet.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from tests.e2e.cluster import api_pod, create, injected
 
 if TYPE_CHECKING:
-    from tests.lab.controlplane import ControlPlane
+    from lab.controlplane import ControlPlane
 
 _ESTABLISHED = "01"  # include/net/tcp_states.h
 

@@ -18,12 +18,12 @@ import yaml
 
 from tests.e2e.cluster import INJECT, WEBHOOK, apart, api_pod, create, injected, registered, unharmed
 from tests.e2e.load import Load, connections
-from tests.lab.packages import ensure_packages, program
-from tests.lab.process import Process, free_port, wait_for
-from tests.lab.webhook import Webhook
+from lab.packages import ensure_packages, program
+from lab.process import Process, free_port, wait_for
+from lab.webhook import Webhook
 
 if TYPE_CHECKING:
-    from tests.lab.controlplane import ControlPlane
+    from lab.controlplane import ControlPlane
 
 pytestmark = pytest.mark.lab
 

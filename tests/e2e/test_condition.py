@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.e2e.cluster import INJECT, WEBHOOK, api_pod, create, injected, registered, unharmed
-from tests.lab.webhook import Webhook
+from lab.webhook import Webhook
 from tests.property.strategies import IMAGES, commands, fields, plane_commands, words
 from webhook.admission import decide
 from webhook.admission.review import Pod
@@ -26,7 +26,7 @@ from webhook.settings import load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.lab.controlplane import ControlPlane
+    from lab.controlplane import ControlPlane
 
 pytestmark = pytest.mark.lab
 

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.e2e.cluster import INJECT, Pod, injected, registered, unharmed
-from tests.lab.container import Container
-from tests.lab.controlplane import CHART
-from tests.lab.process import free_port, wait_for
+from lab.container import Container
+from lab.controlplane import CHART
+from lab.process import free_port, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.lab.broker import Broker
-    from tests.lab.controlplane import ControlPlane
-    from tests.lab.images import Image
-    from tests.lab.webhook import Webhook
+    from lab.broker import Broker
+    from lab.controlplane import ControlPlane
+    from lab.images import Image
+    from lab.webhook import Webhook
 
 pytestmark = pytest.mark.lab
 

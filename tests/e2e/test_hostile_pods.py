@@ -18,14 +18,14 @@ from tests.e2e.cluster import (
     unharmed,
     without_injection,
 )
-from tests.lab.process import wait_for
+from lab.process import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.e2e.cluster import Pod
-    from tests.lab.controlplane import ControlPlane
-    from tests.lab.webhook import Webhook
+    from lab.controlplane import ControlPlane
+    from lab.webhook import Webhook
 
 pytestmark = pytest.mark.lab
 

@@ -13,7 +13,7 @@ from tests.e2e.idling import AGES, NAMES
 
 if TYPE_CHECKING:
     from tests.e2e.idling import Idling
-    from tests.lab.controlplane import ControlPlane
+    from lab.controlplane import ControlPlane
 
 pytestmark = pytest.mark.lab
 

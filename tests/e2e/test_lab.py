@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from tests.e2e.neighbour import neighbour, registration
-from tests.lab.cache import LabError
-from tests.lab.controlplane import CHART, ControlPlane
-from tests.lab.process import wait_for
+from lab.cache import LabError
+from lab.controlplane import CHART, ControlPlane
+from lab.process import wait_for
 
 if TYPE_CHECKING:
     import httpx
@@ -162,7 +162,7 @@ def test_what_goes_wrong_at_the_start_is_in_the_error() -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_nothing_outlives_the_process_that_started_it(number: signal.Signals, tmp_path: Path) -> None:
     text = (
-        "import time; from tests.lab.controlplane import ControlPlane; from tests.lab.process import exit_on_sigterm\n"
+        "import time; from lab.controlplane import ControlPlane; from lab.process import exit_on_sigterm\n"
         "exit_on_sigterm()\n"
         "with ControlPlane(controller_manager=False) as plane:\n"
         "    print(*(process.pid for process in plane._processes), flush=True)\n"

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from tests.e2e.cluster import injected, unharmed
-from tests.lab.process import wait_for
-from tests.lab.webhook import command
+from lab.process import wait_for
+from lab.webhook import command
 
 if TYPE_CHECKING:
-    from tests.lab.controlplane import ControlPlane
+    from lab.controlplane import ControlPlane
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 OWN = "plane-webhook"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.cluster import ENTRYPOINT, INJECT, api_pod, create, essence, injected, registered, unharmed
 from tests.e2e.neighbour import neighbour, registration
-from tests.lab.process import wait_for
+from lab.process import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from tests.e2e.cluster import Pod
     from tests.e2e.neighbour import Operations
-    from tests.lab.controlplane import ControlPlane
-    from tests.lab.webhook import Webhook
+    from lab.controlplane import ControlPlane
+    from lab.webhook import Webhook
 
 pytestmark = pytest.mark.lab
 

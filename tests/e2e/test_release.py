@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e.cluster import INJECT, api_pod, create, essence, injected, registered, unharmed, without_injection
-from tests.lab.controlplane import CHART
-from tests.lab.process import wait_for
+from lab.controlplane import CHART
+from lab.process import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.e2e.cluster import Pod
-    from tests.lab.controlplane import ControlPlane
-    from tests.lab.webhook import Webhook
+    from lab.controlplane import ControlPlane
+    from lab.webhook import Webhook
 
 pytestmark = pytest.mark.lab
 

@@ -23,13 +23,13 @@ import pytest
 import yaml
 
 from tests.e2e.cluster import INJECT, api_pod, create, injected, registered, unharmed
-from tests.lab.process import wait_for
+from lab.process import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.lab.controlplane import ControlPlane
-    from tests.lab.webhook import Webhook
+    from lab.controlplane import ControlPlane
+    from lab.webhook import Webhook
 
 pytestmark = pytest.mark.lab
 

@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from tests.e2e.cluster import INJECT, api_pod, create, injected, registered, unharmed
-from tests.lab.controlplane import ControlPlane
-from tests.lab.controlplane.programs import VERSIONS
-from tests.lab.webhook import Webhook
+from lab.controlplane import ControlPlane
+from lab.controlplane.programs import VERSIONS
+from lab.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

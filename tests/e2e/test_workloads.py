@@ -8,10 +8,10 @@ import pytest
 
 from tests.e2e.cluster import INJECT, essence, registered, unharmed, without_injection
 from tests.e2e.test_release import API, CELERY, OTHERS, release, touched
-from tests.lab.webhook import Webhook
+from lab.webhook import Webhook
 
 if TYPE_CHECKING:
-    from tests.lab.controlplane import ControlPlane
+    from lab.controlplane import ControlPlane
 
 pytestmark = pytest.mark.lab
 

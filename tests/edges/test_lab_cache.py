@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.cache import LabError, made, root
-from tests.lab.controlplane.programs import VERSIONS, binary, installed
-from tests.lab.process import Process, wait_for
+from lab.cache import LabError, made, root
+from lab.controlplane.programs import VERSIONS, binary, installed
+from lab.process import Process, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,7 @@ def test_a_program_that_was_named_but_does_not_fit_is_not_ignored_silently(
 
 def test_two_processes_at_once_make_a_thing_once(tmp_path: Path) -> None:
     text = (
-        "import sys, time; from pathlib import Path; from tests.lab.cache import made\n"
+        "import sys, time; from pathlib import Path; from lab.cache import made\n"
         "def make(part): time.sleep(1); part.write_text('whole'); print('made it')\n"
         "print(made(Path(sys.argv[1]), make, what='thing', takes='a second').read_text())"
     )

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from tests.edges.webhook import ApiServer, Webhook, post, review
-from tests.lab.process import wait_for
+from lab.process import wait_for
 from webhook.server import Limits
 
 QUICK = {"quiet_seconds": 0.7, "drain_seconds": 6, "farewell_seconds": 0.5}

@@ -14,7 +14,7 @@ from cryptography import x509
 
 import certs
 from tests.edges.webhook import ApiServer, Webhook, issue, post, review
-from tests.lab.process import wait_for
+from lab.process import wait_for
 
 QUICK = {"poll_seconds": 0.1}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import certs
-from tests.lab.process import Process, wait_for
+from lab.process import Process, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 JSON = {"Content-Type": "application/json"}

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import jsonpatch
 import msgspec
 
-from tests.lab.container import Container, Shell
-from tests.lab.packages import program
+from lab.container import Container, Shell
+from lab.packages import program
 from webhook.admission import decide
 from webhook.admission.injection import VOLUME, operations
 from webhook.admission.review import Pod
@@ -27,7 +27,7 @@ from webhook.settings import parse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.lab.images import Image
+    from lab.images import Image
 
 Json = dict[str, Any]
 

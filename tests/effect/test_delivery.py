@@ -30,14 +30,14 @@ from tests.effect.injected import (
     pod,
     with_code,
 )
-from tests.lab.container import Container
+from lab.container import Container
 from webhook.admission.injection import MOUNT_PATH, PROVENANCE, VOLUME
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.lab.container import Shell
-    from tests.lab.images import Image
+    from lab.container import Shell
+    from lab.images import Image
 
 pytestmark = pytest.mark.lab
 

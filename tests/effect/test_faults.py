@@ -16,13 +16,13 @@ from bench.effect.cells import BOTH, BY_NAME
 from bench.effect.lab import Lab
 from bench.effect.results import amiss
 from bench.effect.versions import COMBINATIONS, ESSENTIAL, PLANES, Combination, imported
-from tests.lab.fixtures import need
+from lab.fixtures import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bench.effect.cells import Cell
-    from tests.lab.broker import Broker
+    from lab.broker import Broker
 
 pytestmark = pytest.mark.lab
 

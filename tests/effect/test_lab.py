@@ -11,15 +11,15 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.lab.container import Container, Shell
-from tests.lab.process import free_port, wait_for
+from lab.container import Container, Shell
+from lab.process import free_port, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.lab.broker import Broker
-    from tests.lab.images import Image
+    from lab.broker import Broker
+    from lab.images import Image
 
 pytestmark = pytest.mark.lab
 

@@ -43,16 +43,16 @@ from tests.effect.injected import (
     with_code,
     word,
 )
-from tests.lab import images
-from tests.lab.container import Container, Shell
-from tests.lab.packages import program
+from lab import images
+from lab.container import Container, Shell
+from lab.packages import program
 from webhook import payload
 from webhook.admission.injection import ARGV0, MOUNT_PATH, VOLUME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from tests.lab.images import Image
+    from lab.images import Image
 
 pytestmark = pytest.mark.lab
 

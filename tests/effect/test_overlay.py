@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.effect.injected import SETTINGS, Json, Ran, inject, pod, run, script, with_code
-from tests.lab import images
-from tests.lab.cache import LabError
+from lab import images
+from lab.cache import LabError
 from webhook import payload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.lab.images import Image
+    from lab.images import Image
 
 VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"]
 LIBRARY = Path(payload.__file__).parent

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.effect.injected import DEFAULTS, OVERLAY, RESTRICTED, SETTINGS, SHELLS, Json, inject, pod, script, word
-from tests.lab import images
-from tests.lab.container import Container, Shell
-from tests.lab.process import free_port, wait_for
+from lab import images
+from lab.container import Container, Shell
+from lab.process import free_port, wait_for
 from webhook.admission.injection import MOUNT_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tests.lab.broker import Broker
-    from tests.lab.images import Image
+    from lab.broker import Broker
+    from lab.images import Image
 
 pytestmark = pytest.mark.lab
 

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.effect.versions import COMBINATIONS, Combination
-from tests.lab import images
-from tests.lab.faults import SWALLOW, AtPublish, Flow, Proxy
+from lab import images
+from lab.faults import SWALLOW, AtPublish, Flow, Proxy
 from webhook import payload
 from webhook.settings import Publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.lab.broker import Broker
+    from lab.broker import Broker
 
 pytestmark = pytest.mark.lab
 

@@ -13,15 +13,15 @@ import pytest
 
 from tests.effect.injected import Json, inject, pod
 from tests.effect.test_proof import CELERY_WORKLOADS, code
-from tests.lab.container import Container
-from tests.lab.process import wait_for
+from lab.container import Container
+from lab.process import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.lab.broker import Broker
-    from tests.lab.images import Image
+    from lab.broker import Broker
+    from lab.images import Image
 
 pytestmark = pytest.mark.lab
 

@@ -8,8 +8,8 @@ import socket
 import amqp
 import pytest
 
-from tests.lab.broker import Broker
-from tests.lab.fixtures import need
+from lab.broker import Broker
+from lab.fixtures import need
 
 pytestmark = pytest.mark.lab
 

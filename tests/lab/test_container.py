@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lab.container import Container, Shell
-from tests.lab.process import wait_for
+from lab.container import Container, Shell
+from lab.process import wait_for
 
 if TYPE_CHECKING:
-    from tests.lab.images import Image
+    from lab.images import Image
 
 pytestmark = pytest.mark.lab
 
@@ -154,8 +154,8 @@ def test_its_processes_are_known_and_nothing_of_it_outlives_the_lab(image: Image
     """A Python that starts a container and is killed: its processes, the pod's included, go with it."""
     lab = """
 import sys, time
-from tests.lab import images
-from tests.lab.container import Container
+from lab import images
+from lab.container import Container
 only = {"name": "c", "command": ["/bin/sh", "-c", "sleep 1000 & sleep 1001"]}
 pod = {"metadata": {"name": "p"}, "spec": {"containers": [only]}}
 with Container.from_pod(pod, image=images.build()) as container:

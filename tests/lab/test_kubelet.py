@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lab.kubelet import CannotMaterialise, Spec, expand, materialise, quantity
+from lab.kubelet import CannotMaterialise, Spec, expand, materialise, quantity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

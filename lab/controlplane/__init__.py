@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.lab.cache import LabError
-from tests.lab.controlplane import components
-from tests.lab.controlplane.programs import VERSIONS, binary
-from tests.lab.process import Process, Startable, free_port, wait_for
+from lab.cache import LabError
+from lab.controlplane import components
+from lab.controlplane.programs import VERSIONS, binary
+from lab.process import Process, Startable, free_port, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,17 +20,17 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, Self
 
-from tests.lab import cache
-from tests.lab.cache import LabError
-from tests.lab.kubelet import Json, Mount, Objects, Spec, materialise
-from tests.lab.packages import program
-from tests.lab.process import Startable, wait_for
-from tests.lab.sandbox import Inhabitant, Sandboxed, starter
+from lab import cache
+from lab.cache import LabError
+from lab.kubelet import Json, Mount, Objects, Spec, materialise
+from lab.packages import program
+from lab.process import Startable, wait_for
+from lab.sandbox import Inhabitant, Sandboxed, starter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tests.lab.images import Image
+    from lab.images import Image
 
 Shell = Literal["dash", "bash", "busybox"]
 

@@ -1,17 +1,17 @@
-"""`python -m tests.lab.controlplane.build`: have every program before it is needed. Only reads the arguments."""
+"""`python -m lab.controlplane.build`: have every program before it is needed. Only reads the arguments."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from tests.lab.cache import LabError, say
-from tests.lab.controlplane.programs import PROGRAMS, VERSIONS, binary, lock
+from lab.cache import LabError, say
+from lab.controlplane.programs import PROGRAMS, VERSIONS, binary, lock
 
 
 def main() -> int:
     """Find or build the control plane's programs and print where each is."""
-    parser = argparse.ArgumentParser(prog="python -m tests.lab.controlplane.build", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m lab.controlplane.build", description=main.__doc__)
     for module, version in VERSIONS.items():
         parser.add_argument(f"--{module}", default=version, metavar="V", help=f"{version} unless said otherwise")
     parser.add_argument("--only", nargs="+", choices=PROGRAMS, default=list(PROGRAMS), metavar="NAME")

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab import images
-from tests.lab.broker import Broker
-from tests.lab.cache import LabError
-from tests.lab.packages import ensure_packages
+from lab import images
+from lab.broker import Broker
+from lab.cache import LabError
+from lab.packages import ensure_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.lab.images import Image
+    from lab.images import Image
 
 
 def need(*packages: str) -> None:

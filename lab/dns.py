@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, Self
 
-from tests.lab.cache import LabError
+from lab.cache import LabError
 
 Mode = Literal["answer", "fail", "silent"]
 

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.lab.cache import LabError
-from tests.lab.process import Process, Startable, wait_for
+from lab.cache import LabError
+from lab.process import Process, Startable, wait_for
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.lab.cache import LabError, folder, made, say
+from lab.cache import LabError, folder, made, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +144,7 @@ def _pin(module: Module, target: Path) -> None:
     target.mkdir(exist_ok=True)
     upstream = json.loads(_go(target, "mod", "download", "-json", f"{module.path}@v{module.version}"))["GoMod"]
     # The programs run with the language version and GODEBUG defaults of the main module: take upstream's.
-    lines = ["module plane-webhook/tests/lab/controlplane"]
+    lines = ["module plane-webhook/lab/controlplane"]
     lines += re.findall(r"^(?:go|godebug) .*$", Path(upstream).read_text(), re.MULTILINE)
     lines += [f"require {module.path} v{module.version}"]
     # Kubernetes' go.mod points its staging modules into its own tree, which the module proxy does not serve: they

@@ -11,13 +11,13 @@ import urllib.request
 from contextlib import ExitStack
 from typing import Any
 
-from tests.lab import images
-from tests.lab.broker import Broker
-from tests.lab.cache import LabError
-from tests.lab.container import Container
-from tests.lab.controlplane import CHART, ControlPlane
-from tests.lab.process import exit_on_sigterm, free_port
-from tests.lab.webhook import Webhook
+from lab import images
+from lab.broker import Broker
+from lab.cache import LabError
+from lab.container import Container
+from lab.controlplane import CHART, ControlPlane
+from lab.process import exit_on_sigterm, free_port
+from lab.webhook import Webhook
 from webhook.admission.injection import PROVENANCE, payload_name
 from webhook.manifest import dump
 

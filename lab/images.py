@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tests.lab import cache
-from tests.lab.cache import LabError, say
+from lab import cache
+from lab.cache import LabError, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from tests.lab.process import free_port
+from lab.process import free_port
 
 if TYPE_CHECKING:
     import ssl

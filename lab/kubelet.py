@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tests.lab.cache import LabError
+from lab.cache import LabError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -17,7 +17,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from tests.lab.cache import LabError
+from lab.cache import LabError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

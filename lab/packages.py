@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.lab.cache import LabError, say
+from lab.cache import LabError, say
 
 # A program of each package, by which its presence is told; RabbitMQ's by the server itself, because the one on PATH is
 # a wrapper that changes to another user.

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import amqp
 
-from tests.lab.cache import LabError
-from tests.lab.packages import PACKAGES
-from tests.lab.process import Startable, free_port, wait_for
-from tests.lab.sandbox import Sandboxed
+from lab.cache import LabError
+from lab.packages import PACKAGES
+from lab.process import Startable, free_port, wait_for
+from lab.sandbox import Sandboxed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from tests.lab.cache import LabError
-from tests.lab.packages import program
-from tests.lab.process import wait_for
+from lab.cache import LabError
+from lab.packages import program
+from lab.process import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

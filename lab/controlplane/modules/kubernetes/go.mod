@@ -1,4 +1,4 @@
-module plane-webhook/tests/lab/controlplane
+module plane-webhook/lab/controlplane
 
 go 1.26.0
 

@@ -2,10 +2,10 @@
 
 import sys
 
-from tests.lab import images
-from tests.lab.cache import LabError, say
-from tests.lab.controlplane.programs import binary
-from tests.lab.packages import ensure_packages
+from lab import images
+from lab.cache import LabError, say
+from lab.controlplane.programs import binary
+from lab.packages import ensure_packages
 
 
 def main() -> int:
