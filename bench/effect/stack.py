@@ -231,7 +231,8 @@ class Stack(Startable):
         messages = self._take()
         arrived, tokens = Counter(each for each, _ in messages), set().union(*(named for _, named in messages))
         score = Score(publishes=len(self.shots), duplicates=arrived.total() - len(arrived))
-        score.disordered = disordered(self.shots, [named for _, named in messages])
+        times = {shot.token: (shot.began, shot.began + shot.seconds) for shot in self.shots}
+        score.disordered = disordered(times, [named for _, named in messages])
         log = self._log_since()
         for shot in self.shots:
             score.slowest = max(score.slowest, shot.seconds)
@@ -317,18 +318,19 @@ class Stack(Startable):
             time.sleep(0.1)
 
 
-def disordered(shots: Iterable[Shot], arrived: Iterable[frozenset[str]]) -> int:
+def disordered(times: Mapping[str, tuple[float, float]], arrived: Iterable[frozenset[str]]) -> int:
     """Count the publishes that arrived, for the first time, after one that was asked for when they had been answered.
 
-    `arrived` are the tokens of the messages as they came. Requests that overlap have no order.
+    `times` tells of each token when it was asked for and answered; `arrived` are the tokens of the messages as they came.
+    Requests that overlap have no order.
     """
-    of_token = {shot.token: shot for shot in shots}
     latest, late = 0.0, set()
     for message in dict.fromkeys(arrived):
-        for shot in (of_token[each] for each in message if each in of_token):
-            if shot.began + shot.seconds < latest:
-                late.add(shot.token)
-            latest = max(latest, shot.began)
+        for each in message & times.keys():
+            began, ended = times[each]
+            if ended < latest:
+                late.add(each)
+            latest = max(latest, began)
     return len(late)
 
 
