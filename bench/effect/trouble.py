@@ -1,4 +1,4 @@
-"""`python -m bench.effect.trouble`: what a broker in trouble does to the API, upstream and ours side by side in one run.
+"""`python -m bench.effect.trouble`: what a broker in trouble does to the API, upstream and ours side by side.
 
 Each has its container with one gunicorn worker, its vhost, PostgreSQL and Redis; the broker, its trouble and the load
 are the same. People export one after the other; API-token reads and reads that publish nothing come at a fixed rate.
@@ -20,7 +20,7 @@ from bench.effect.figures import HEADING, Figures, Span, row, verdicts
 from bench.effect.lab import each
 from bench.effect.results import Results, aligned
 from bench.effect.stack import Stack, vhosts
-from bench.effect.traffic import Traffic
+from bench.effect.traffic import OTHERS, Traffic
 from lab import images
 from lab.broker import Broker
 from lab.cache import LabError, say
@@ -165,19 +165,19 @@ def main() -> int:
             vhosts(broker, CONTENDERS)
             image = images.build()
             stacks = [Stack(name, broker, image, vhost=name, postgres=True) for name in CONTENDERS]
-            each(stacks, lambda one: stack.enter_context(one))
+            each(stacks, stack.enter_context)
             for kind in given.kinds:
                 for seconds in given.seconds or TROUBLES[kind].seconds:
                     say(f"{TROUBLES[kind].title}, {seconds:g} s")
                     found = measure(broker, stacks, kind, seconds, given)
                     with kept.open("a", encoding="utf-8") as file:
-                        file.writelines(json.dumps({"kind": kind, **asdict(one)}) + "\n" for one in found)
+                        file.writelines(json.dumps(asdict(one)) + "\n" for one in found)
                     show(kind, found)
                     rows += found
     except LabError as error:
         say(str(error))
         return 2
-    print(f"\n{given.exporters} exporters, {given.rate:g} API-token reads a second, 10 other reads a second\n")
+    print(f"\n{given.exporters} exporters, {given.rate:g} API-token reads and {OTHERS:g} other reads a second\n")
     print(aligned([HEADING, *map(row, rows)]))
     print(f"\nresults: {kept}")
     return int(any(one.lost_exports + one.lost_logs for one in rows if one.contender == "ours"))
@@ -209,7 +209,7 @@ def measure(
             wanted = {asked.token for asked in one.asked if asked.kind != "other" and asked.status == 200}
             arrived.settle(wanted, QUIET)
     return tuple(
-        Figures.of(one, arrived, span, trouble=trouble.title, seconds=seconds)
+        Figures.of(one, arrived, span, trouble=kind, seconds=seconds)
         for one, arrived in zip(traffic, arrivals, strict=True)
     )
 
