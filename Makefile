@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit lab-tests lab effect versions bench lock clean
+.PHONY: help demo test check unit lab-tests lab effect versions trouble bench lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +33,11 @@ effect: lab ## the whole fault matrix, resumable, with a table at the end
 versions: lab ## the essential faults on the oldest and newest packages and Pythons, resumable, with a table at the end
 	@$(RUN) -m bench.effect.versions
 
-bench: lab ## what it costs: start-up, latency and throughput, and outages under several retry policies
-	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost && $(RUN) -m bench.effect.outage
+trouble: lab ## what a broker in trouble does to the API, upstream and ours side by side, held against the goals
+	@$(RUN) -m bench.effect.trouble
+
+bench: lab ## what it costs: start-up, latency and throughput
+	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost
 
 lock: $(READY) ## resolve the dependencies anew: requirements/, and those of the lab's Plane
 	@$(VENV)/bin/pip install -q uv

@@ -32,6 +32,7 @@ NODE = "lab@localhost"  # unique within its epmd, which is its own
 START = 60.0  # seconds; 5 alone on two cores, twice that beside a build
 DEFAULT_QUEUE = "celery"
 DEFAULT_WATERMARK = 0.4  # RabbitMQ's own
+DEFAULT_DISK_LIMIT = "50MB"  # the same
 
 
 class Broker(Startable):
@@ -141,6 +142,10 @@ class Broker(Startable):
     def memory_alarm(self, *, on: bool) -> None:
         """Have it block its publishers as when memory runs short, or let go of them again."""
         self.rabbitmqctl("set_vm_memory_high_watermark", "0" if on else str(DEFAULT_WATERMARK))
+
+    def disk_alarm(self, *, on: bool) -> None:
+        """Have it block its publishers as when the disk is nearly full, or let go of them again."""
+        self.rabbitmqctl("set_disk_free_limit", "1000TB" if on else DEFAULT_DISK_LIMIT)
 
     def rabbitmqctl(self, *words: str, timeout: float = 120) -> str:
         """Run rabbitmqctl against it and return what it printed. LabError if it fails, or if the broker doesn't run."""

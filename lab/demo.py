@@ -91,6 +91,7 @@ def _story(stack: ExitStack) -> None:
     )
     container.wait_ready(port)
     show("\n".join(line for line in container.stderr.splitlines() if line.startswith("plane-webhook:")))
+    broker.purge()  # of what its entrypoint published
     request = urllib.request.Request(f"http://127.0.0.1:{port}/api/exports/", method="POST")
     with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - our own loopback URL
         show(f"POST /api/exports/ -> {response.status}; tasks in RabbitMQ: {broker.queue_depth()}")

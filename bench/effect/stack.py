@@ -1,6 +1,7 @@
 """One contender, running: its container, its fault proxy, its vhost on a shared broker, and a client that counts.
 
-A publish is one HTTP request. It is *silently lost* when it was answered 200 and its message is in no queue.
+A publish is one HTTP request. It is *silently lost* when it was answered 200 and its message is in no queue, nor comes
+to be in one soon after: a contender may keep it somewhere, and deliver it when the broker is back.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from bench.effect import contenders
 from lab.cache import LabError
 from lab.container import Container
 from lab.faults import Proxy
+from lab.postgres import Postgres
 from lab.process import Startable, free_port
+from lab.redis import Redis
 from webhook.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ SCALE = 0.1
 TOO_MANY = 3  # hung requests: then a cell is over, for it would take an hour
 QUEUE = "celery"
 PAUSE = 0.01  # seconds between a client's requests under load: the lab must not measure its own two cores
+QUIET = 3.0  # seconds without an arrival after which what has not arrived is lost: a spool begins within 2 s
+KEY = "the-lab's-own-key-" * 3  # SECRET_KEY: as long as Django wants one
 _tokens = count(1)
 # The last line of a traceback: it stands at the left margin.
 EXCEPTION = re.compile(r"^([a-z_]\w*(?:\.\w+)+|[A-Z]\w+)(?:: .*)?$", re.MULTILINE)
@@ -56,7 +61,7 @@ class Shot:
     status: int
     seconds: float
     ids: tuple[str, ...] = ()
-    said: str = ""
+    began: float = 0.0  # by the monotonic clock
 
 
 @dataclass
@@ -68,7 +73,8 @@ class Score:
     errors: int = 0  # 5xx
     broken: int = 0  # no HTTP answer: the worker was killed
     hung: int = 0  # no answer in time
-    duplicates: int = 0  # messages that arrived again
+    duplicates: int = 0  # messages that arrived again, whatever the answer was
+    disordered: int = 0  # arrived after one that was asked for only when they had been answered
     delivered_errors: int = 0  # answered 5xx, and arrived all the same
     unexplained: int = 0  # 5xx without a log line that names the cause
     slowest: float = 0.0  # seconds
@@ -76,7 +82,10 @@ class Score:
 
 
 class Stack(Startable):
-    """A running contender. `behind` stands between that and the broker."""
+    """A running contender with a Redis of its own. `behind` stands between its proxy and the broker.
+
+    With `postgres` its database is a PostgreSQL of its own, as Plane's; else it is a file.
+    """
 
     workload = "api"
     own_env: ClassVar[Mapping[str, str]] = {}  # that this kind of stack needs
@@ -97,44 +106,62 @@ class Stack(Startable):
         behind: Proxy | None = None,
         direct: bool = False,
         names: NameServer | None = None,
+        postgres: bool = False,
     ) -> None:
         self.contender, self.broker, self.vhost, self.scale = contender, broker, vhost, scale
         self.patience = PATIENCE * max(scale, SHORTEST)
         self.proxy = Proxy(behind.port if behind else broker.port, tasks_only=self.workload != "api")
         self.names = names
+        self.redis, self.postgres = Redis(), Postgres() if postgres else None
         self.port, self.broker_port = free_port(), broker.port if direct else self.proxy.port
         variables = {
             "PORT": str(self.port),
             "AMQP_URL": f"{scheme}://guest:guest@{host}:{self.broker_port}/{vhost}",
+            "REDIS_URL": self.redis.url,
+            "SECRET_KEY": KEY,
+            **({"DATABASE_URL": self.postgres.url} if self.postgres else {}),
             **self.own_env,
             **(env or {}),
         }
-        self.container = Container.from_pod(
-            contenders.pod(
-                contender,
-                variables,
-                {"timeout": PUBLISH.timeout * scale, "deadline": PUBLISH.deadline * scale, **(publish or {})},
-                workload=self.workload,
-            ),
-            image=image,
-            binds=binds or {},
+        self.pod = contenders.pod(
+            contender,
+            variables,
+            {"timeout": PUBLISH.timeout * scale, "deadline": PUBLISH.deadline * scale, **(publish or {})},
+            workload=self.workload,
         )
+        self.image, self.binds = image, binds or {}
+        self.container = self._new()
         self.shots: list[Shot] = []
         self.timer: threading.Timer | None = None  # of a fault that passes by itself
         self._read = 0
-        self._arrived: Counter[str] = Counter()
-        self._tokens: set[str] = set()
+        self._arrived: list[tuple[str, frozenset[str]]] = []  # task id and tokens of each message, in their order
 
     def start(self) -> None:
         """Start it and return when it can publish."""
         self.proxy.__enter__()
+        self.redis.start()
+        if self.postgres:
+            self.postgres.start()
         self.container.start()
         self.wait_ready()
 
     def close(self) -> None:
         """End it."""
         self.container.close()
+        if self.postgres:
+            self.postgres.close()
+        self.redis.close()
         self.proxy.__exit__()
+
+    def replace(self) -> None:
+        """Delete the pod, with its grace period, and start what takes its place: nothing of its volumes is left."""
+        self.container.terminate()
+        self.container.close()
+        self.container, self._read = self._new(), 0
+        self.container.start()
+
+    def _new(self) -> Container:
+        return Container.from_pod(self.pod, image=self.image, binds=self.binds)
 
     def wait_ready(self) -> None:
         """Return when it can publish."""
@@ -159,7 +186,7 @@ class Stack(Startable):
         ids: tuple[str, ...] = ()
         if status == http.HTTPStatus.OK:
             ids = tuple(json.loads(body)["messages"])
-        shot = Shot(name, status, time.monotonic() - start, ids)
+        shot = Shot(name, status, time.monotonic() - start, ids, start)
         if counted:
             self.shots.append(shot)
         return shot
@@ -200,14 +227,17 @@ class Stack(Startable):
 
     def score(self) -> Score:
         """Take what arrived out of the queue, compare, and forget the shots."""
-        arrived, tokens = self._take()
-        score = Score(publishes=len(self.shots))
+        self._wait_for_late_ones()
+        messages = self._take()
+        arrived, tokens = Counter(each for each, _ in messages), set().union(*(named for _, named in messages))
+        score = Score(publishes=len(self.shots), duplicates=arrived.total() - len(arrived))
+        times = {shot.token: (shot.began, shot.began + shot.seconds) for shot in self.shots}
+        score.disordered = disordered(times, [named for _, named in messages])
         log = self._log_since()
         for shot in self.shots:
             score.slowest = max(score.slowest, shot.seconds)
             if shot.status == http.HTTPStatus.OK:
                 score.silent += any(not arrived.get(each) for each in shot.ids)
-                score.duplicates += sum(max(arrived.get(each, 0) - 1, 0) for each in shot.ids)
             elif shot.status == -1:
                 score.hung += 1
             elif shot.status == 0:
@@ -268,15 +298,40 @@ class Stack(Startable):
         """Take all messages out of the queue and count them."""
         with suppress(amqp.NotFound), self.channel() as channel:
             while (message := channel.basic_get(QUEUE, no_ack=True)) is not None:
-                self._arrived[message.headers["id"]] += 1
-                self._tokens |= {message.headers["id"], *re.findall(r"t\d+", message.headers["argsrepr"])}
+                named = re.findall(r"t\d+", message.headers["argsrepr"])
+                self._arrived.append((message.headers["id"], frozenset((message.headers["id"], *named))))
 
-    def _take(self) -> tuple[Counter[str], set[str]]:
-        """Return how often each task id arrived, and the tokens that did, and begin anew."""
+    def _take(self) -> list[tuple[str, frozenset[str]]]:
+        """Return task id and tokens of each message that arrived, in their order, and begin anew."""
         self._drain()
-        taken = self._arrived, self._tokens
-        self._arrived, self._tokens = Counter(), set()
+        taken, self._arrived = self._arrived, []
         return taken
+
+    def _wait_for_late_ones(self) -> None:
+        """Return when all that was answered 200 has arrived, or when nothing arrives any more."""
+        wanted = {each for shot in self.shots if shot.status == http.HTTPStatus.OK for each in shot.ids}
+        seen, quiet = -1, time.monotonic() + QUIET
+        while wanted - {each for each, _ in self._arrived} and time.monotonic() < quiet:
+            self._drain()
+            if len(self._arrived) > seen:
+                seen, quiet = len(self._arrived), time.monotonic() + QUIET
+            time.sleep(0.1)
+
+
+def disordered(times: Mapping[str, tuple[float, float]], arrived: Iterable[frozenset[str]]) -> int:
+    """Count the publishes that arrived, for the first time, after one that was asked for when they had been answered.
+
+    `times` tells of each token when it was asked for and answered; `arrived` are the tokens of the messages, as they
+    came. Requests that overlap have no order.
+    """
+    latest, late = 0.0, set()
+    for message in dict.fromkeys(arrived):
+        for each in message & times.keys():
+            began, ended = times[each]
+            if ended < latest:
+                late.add(each)
+            latest = max(latest, began)
+    return len(late)
 
 
 def token() -> str:

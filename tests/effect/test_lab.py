@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import http.client
 import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
 from lab.container import Container, Shell
+from lab.faults import SWALLOW, Proxy
 from lab.process import free_port, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from lab.broker import Broker
     from lab.images import Image
+    from lab.postgres import Postgres
+    from lab.redis import Redis
 
 pytestmark = pytest.mark.lab
 
@@ -101,6 +106,85 @@ def test_a_published_task_is_in_the_broker(api: tuple[Container, int], broker: B
     assert status(api[1], f"by-{way}") == "queued"
 
 
+def test_each_request_with_an_api_token_publishes_a_task_and_a_sessions_does_not(
+    api: tuple[Container, int], broker: Broker
+) -> None:
+    broker.take()
+    assert get(api[1], "api/v1/projects/", token="one") == 200
+    assert len(broker.take()) == 1
+    assert get(api[1], "api/users/me/") == 200
+    assert get(api[1], "api/v1/projects/") == 403
+    assert broker.take() == []
+
+
+def test_a_container_of_the_api_registers_clears_the_cache_and_then_serves(
+    image: Image, broker: Broker, redis: Redis
+) -> None:
+    broker.take()
+    asked = ("redis-cli", "-u", redis.url)
+    for database in ("0", "1"):
+        subprocess.run([*asked, "-n", database, "set", "kept", database], check=True, capture_output=True)
+    with serving(image, pod("./bin/docker-entrypoint-api-ee.sh"), broker.url, REDIS_URL=redis.url) as (container, _):
+        assert container.stdout.split("Instance registered")[1].strip().startswith("Cache Cleared")
+    assert len(broker.take()) == 1
+    left = [
+        subprocess.run([*asked, "-n", n, "get", "kept"], capture_output=True, text=True, check=True).stdout
+        for n in "01"
+    ]
+    assert [each.strip() for each in left] == ["", "1"]
+
+
+def test_upstream_a_container_that_finds_no_broker_ends_before_it_serves(image: Image) -> None:
+    """Plane's best-known complaint about RabbitMQ: the API crash-loops."""
+    nowhere = maps(f"amqp://guest:guest@127.0.0.1:{free_port()}//")
+    what = pod("./bin/docker-entrypoint-api.sh")
+    with Container.from_pod(what, image=image, config_maps=nowhere) as container:
+        assert container.wait() == 1
+        assert "Connection refused" in container.stderr
+
+
+def test_while_its_publish_waits_a_read_by_token_holds_a_thread_and_a_connection_of_the_database(
+    image: Image, broker: Broker, postgres: Postgres
+) -> None:
+    """The publish that nobody asked for, which fails at last, and is swallowed."""
+    what = pod("./bin/docker-entrypoint-api.sh")
+    with (
+        Proxy(broker.port) as proxy,
+        serving(image, what, broker.url.replace(str(broker.port), str(proxy.port)), DATABASE_URL=postgres.url) as it,
+        ThreadPoolExecutor() as pool,
+    ):
+        container, port = it
+        assert get(port, "api/v1/projects/", token="before") == 200
+        wait_for(lambda: postgres.connections() == 0, 10, "the connection goes with its request")
+        before = threads(container)
+        proxy.door("refuse")
+        proxy.flow(up=SWALLOW, down=SWALLOW)
+        proxy.cut()
+        waiting = [pool.submit(get, port, "api/v1/projects/", token=f"one-{number}") for number in range(4)]
+        wait_for(lambda: postgres.connections() == 4, 10, "each holds one")
+        assert threads(container) >= before + 4
+        assert get(port, "api/users/me/") == 200
+        assert [each.result(60) for each in waiting] == [200] * 4
+        assert container.stderr.count("Connection refused") >= 4
+
+
+def get(port: int, path: str, *, token: str = "") -> int:
+    """Read something, with an API token or as a browser; the status of the answer."""
+    headers = {"X-Api-Key": token} if token else {}
+    request = Request(f"http://127.0.0.1:{port}/{path}", headers=headers)
+    try:
+        with urlopen(request, timeout=60) as response:  # noqa: S310 - our own loopback URL
+            return response.status
+    except HTTPError as error:
+        return error.code
+
+
+def threads(container: Container) -> int:
+    """How many threads gunicorn's worker has."""
+    status = Path(f"/proc/{container.processes()[-1].pid}/status").read_text()
+    return int(status.split("Threads:")[1].split()[0])
+
+
 def test_the_servers_arguments_are_planes(api: tuple[Container, int]) -> None:
     argv = api[0].processes()[0].argv
     assert argv[:2] == ("/usr/local/bin/python", "/usr/local/bin/gunicorn")
@@ -111,7 +195,8 @@ def test_the_servers_arguments_are_planes(api: tuple[Container, int]) -> None:
 
 def test_a_publish_that_fails_is_a_500_with_its_cause_in_the_log_and_the_row_is_written_already(image: Image) -> None:
     nowhere = f"amqp://guest:guest@127.0.0.1:{free_port()}//"
-    with serving(image, pod("./bin/docker-entrypoint-api.sh"), nowhere) as (container, port):
+    what = pod("./bin/docker-entrypoint-api.sh")
+    with serving(image, what, nowhere, INSTANCE_IS_REGISTERED="1") as (container, port):
         with pytest.raises(HTTPError) as error:
             post(port, "id=lost")
         assert error.value.code == 500
@@ -206,6 +291,7 @@ def test_the_worker_runs_what_the_api_and_beat_published(image: Image, broker: B
         worker.wait_for_log(" ready.")
         importers.wait_for_log("exchange=celery.importer(direct)")
         post(port, "via=chain&id=whole")
+        worker.wait_for_log("ran issue_export_task whole")
         worker.wait_for_log("exported whole")  # the second of the chain, which the worker published
         worker.wait_for_log("stack_email_notification")
         assert status(port, "whole") == "completed"

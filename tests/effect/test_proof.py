@@ -55,7 +55,9 @@ def serving(
 ) -> Iterator[tuple[Container, int]]:
     """Run an API container; give it and its port when it answers 200."""
     port = free_port()
-    maps = {"vars": {"AMQP_URL": url, "PORT": str(port), "GUNICORN_WORKERS": "1", **chart}}
+    # Where there is no broker, nothing is published before gunicorn either.
+    own = {"AMQP_URL": url, "PORT": str(port), "GUNICORN_WORKERS": "1", "INSTANCE_IS_REGISTERED": "1"}
+    maps = {"vars": {**own, **chart}}
     with Container.from_pod(what, image=image, shell=shell, config_maps=maps) as container:
         container.wait_ready(port)
         yield container, port

@@ -5,4 +5,9 @@ set -e
 python manage.py wait_for_db
 python manage.py wait_for_migrations
 
+# Publishes a task: without a broker the container ends here, and is started again. A test that has none skips it.
+[ -n "$INSTANCE_IS_REGISTERED" ] || python manage.py register_instance
+# FLUSHDB of REDIS_URL's database, at every start. There are containers in the lab without a Redis.
+[ -z "$REDIS_URL" ] || python manage.py clear_cache
+
 exec gunicorn -w "$GUNICORN_WORKERS" -k uvicorn.workers.UvicornWorker plane.asgi:application --bind "${BIND_HOST:-0.0.0.0}":"${PORT:-8000}" --max-requests "$GUNICORN_MAX_REQUESTS" --max-requests-jitter "$GUNICORN_MAX_REQUESTS_JITTER" --access-logfile -

@@ -2,6 +2,9 @@
 
 POST /api/exports/?via=WAY&id=TOKEN: the row is inserted and committed, then the task is published, then 200 with the
 ids of the messages that must now be in the broker. An error of the publish is Django's 500, logged with its cause.
+
+The two reads hold a connection of the database until their request has ended, as any of Plane's: one is for API tokens,
+after which the middleware publishes; the other is a browser's, and publishes nothing.
 """
 
 import os
@@ -66,3 +69,15 @@ def read_export(_request: HttpRequest, token: str) -> JsonResponse:
     if row is None:
         return JsonResponse({"error": f"no export {token}"}, status=404)
     return JsonResponse({"id": row.token, "status": row.status})
+
+
+def list_projects(request: HttpRequest) -> JsonResponse:
+    """List something for an API token."""
+    if not request.headers.get("X-Api-Key"):
+        return JsonResponse({"detail": "Given API token is not valid"}, status=403)
+    return JsonResponse({"results": list(ExporterHistory.objects.order_by("-id").values("token", "status")[:20])})
+
+
+def read_me(_request: HttpRequest) -> JsonResponse:
+    """Answer a browser's session from the database."""
+    return JsonResponse({"exports": ExporterHistory.objects.filter(status="queued").exists()})

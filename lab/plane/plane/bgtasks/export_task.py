@@ -9,6 +9,7 @@ from plane.db.models import ExporterHistory
 def issue_export_task(token: str) -> None:
     """Do the export: the row is `completed`, which is how a user sees that the task ran."""
     ExporterHistory.objects.filter(token=token).update(status="completed")
+    print(f"ran issue_export_task {token}", flush=True)
 
 
 @shared_task
