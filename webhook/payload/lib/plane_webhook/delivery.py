@@ -70,7 +70,6 @@ class Delivery:
                 self.passed += 1
             else:
                 self.batch.append((entry, link.send(entry.message, lane)))
-                lane = lane if lane.channel.is_open else link.lane()
         return 0 if all(sent.outcome is not None for _, sent in self.batch) else LEASE / 3
 
     def _end_of_pass(self):

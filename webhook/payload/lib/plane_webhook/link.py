@@ -9,8 +9,9 @@ import time
 from collections import OrderedDict
 
 from amqp import spec
-from amqp.exceptions import ChannelError, MessageNacked
+from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, MessageNacked
 from kombu.common import maybe_declare
+from kombu.transport import pyamqp
 
 CHANNELS = 10  # more publishes at a time than that share them
 HEARTBEAT = 10  # seconds: by them a connection that an alarm blocks is told from a dead one
@@ -35,21 +36,38 @@ class Sent:
         return self.returned is not None and not self.declared_anew and bool(self.message.declare)
 
 
+class _Connection(pyamqp.Connection):
+    """Says of which channel an error is: py-amqp opens the channel anew before it raises, without confirms."""
+
+    def on_inbound_method(self, channel_id, *rest):
+        try:
+            return super().on_inbound_method(channel_id, *rest)
+        except ChannelError as error:
+            error.plane_webhook_channel = channel_id
+            raise
+
+
 class Lane:
     """A channel, and what is unanswered on it by number."""
 
     def __init__(self, channel):
         self.channel, self.number, self.waiting = channel, 0, OrderedDict()
+        self.refused = MessageNacked("the queue refused it")
         channel.events["basic_return"].add(self._returned)
         channel.events["basic_ack"].add(lambda tag, multiple: self._answered(tag, multiple, True))
-        refused = MessageNacked("the queue refused it")
-        channel.events["basic_nack"].add(lambda tag, multiple: self._answered(tag, multiple, refused))
-        channel.confirm_select()
+        channel.events["basic_nack"].add(lambda tag, multiple: self._answered(tag, multiple, self.refused))
+
+    def closed(self, error):
+        """It was closed, and is open again: nothing that was unanswered on it will be answered."""
+        unanswered = [sent for sent in self.waiting.values() if sent.outcome is None]
+        self.number, self.waiting = 0, OrderedDict()
+        for sent in unanswered:  # of several it is one, and nobody says which
+            sent.outcome = error if len(unanswered) == 1 else Unanswered()
 
     def write(self, sent):
+        sent.message.send(self.channel)
         self.number += 1
         self.waiting[self.number] = sent
-        sent.message.send(self.channel)
 
     def _returned(self, error, exchange, routing_key, message):
         """No queue takes it. The broker says so before it acknowledges, and names the message only by its properties."""
@@ -74,6 +92,7 @@ class Link:
         connection.transport_options = dict(connection.transport_options or {}, confirm_publish=False)
         connection.connect_timeout = min(connection.connect_timeout or timeout, timeout)
         connection.heartbeat = connection.heartbeat or HEARTBEAT
+        connection.transport.Connection = _Connection
         self.amqp = connection.transport.establish_connection()
         self.amqp.on_blocked, self.amqp.on_unblocked = self._block, self._unblock
         # Without them py-amqp doesn't look for a `blocked` before it writes, which spins where half a frame has come.
@@ -104,16 +123,28 @@ class Link:
 
     def _write(self, sent, lane):
         for entity in sent.message.declare:
-            while True:
-                try:
-                    maybe_declare(entity, lane.channel)
-                    break
-                except ChannelError as error:
-                    self._closed(error)
-                    if not lane.channel.is_open:
-                        sent.outcome = error
-                        return
-        lane.write(sent)
+            error = self._ask(lane, lambda: maybe_declare(entity, lane.channel))
+            if error is not None:
+                sent.outcome = error
+                return
+        try:
+            lane.write(sent)
+        except FrameSyntaxError as error:  # nothing was written: it can't be put into a message
+            sent.outcome = error
+        except (AMQPError, OSError, AttributeError):  # the last is what py-amqp raises where the connection is gone
+            raise
+        except Exception as error:
+            sent.outcome = error
+
+    def _ask(self, lane, question):
+        """Ask the broker something on a channel and wait; returns the error with which it refused, None if it didn't."""
+        while True:
+            try:
+                question()
+                return None
+            except ChannelError as error:
+                if self._closed(error) is lane:
+                    return error
 
     def lane(self):
         """The channel on which least is unanswered; a new one if there may be more."""
@@ -121,6 +152,7 @@ class Link:
         if idle is None or idle.waiting and len(self.lanes) < CHANNELS:
             idle = Lane(self.amqp.channel())
             self.lanes.append(idle)
+            self._ask(idle, idle.channel.confirm_select)
         return idle
 
     def read(self):
@@ -131,13 +163,14 @@ class Link:
             self._closed(error)
 
     def _closed(self, error):
-        if not self.amqp.connected:
-            raise error
-        for lane in [lane for lane in self.lanes if not lane.channel.is_open]:
-            self.lanes.remove(lane)
-            unanswered = [sent for sent in lane.waiting.values() if sent.outcome is None]
-            for sent in unanswered:  # of several it is one, and nobody says which
-                sent.outcome = error if len(unanswered) == 1 else Unanswered()
+        """Returns the lane whose channel the broker closed; raises the error where it is the whole connection's."""
+        number = getattr(error, "plane_webhook_channel", None)
+        lane = next((lane for lane in self.lanes if lane.channel.channel_id == number), None)
+        if lane is None or not self.amqp.connected:
+            raise ConnectionError(str(error))
+        lane.closed(error)
+        self._ask(lane, lane.channel.confirm_select)
+        return lane
 
     def pending(self):
         """Whether TLS has read more than was asked of it: then the kernel knows of nothing to read."""

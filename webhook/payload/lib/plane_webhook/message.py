@@ -50,16 +50,21 @@ class Message:
     @classmethod
     def load(cls, data):
         fields = loads("F", data, 0)[0][0]
+        fields["prepared"]["body"] = octets(fields["prepared"]["body"])
         return cls(**dict(fields, declare=[_entity(*each) for each in fields["declare"]]))
+
+
+def octets(value):
+    """In an AMQP table text and bytes are the same thing, and come back as text where they can."""
+    return value.encode("utf-8") if isinstance(value, str) else bytes(value)
 
 
 class _Recorder:
     """A channel that keeps what it is given."""
 
     def prepare_message(self, body, priority=None, content_type=None, content_encoding=None, headers=None, properties=None):
-        body = body.encode("utf-8") if isinstance(body, str) else bytes(body)
         self.prepared = dict(
-            body=body,
+            body=octets(body),
             priority=priority,
             content_type=content_type,
             content_encoding=content_encoding,

@@ -78,8 +78,7 @@ class Publisher:
             if self.state.healthy:
                 self.jobs.append(job)
             elif job.keepable and not self.state.lasting:
-                job.outcome = KEEP
-                self.putting += 1
+                self._to_be_kept(job)
             else:
                 raise self._error()
         self.start()
@@ -93,15 +92,20 @@ class Publisher:
             raise job.outcome
 
     def _wait(self, job):
-        job.done.wait(self.patience)
-        if job.outcome is None and not job.keepable:
-            job.done.wait(self.timeout)
+        try:
+            job.done.wait(self.patience)
+            if job.outcome is None and not job.keepable:
+                job.done.wait(self.timeout)
+        except BaseException as error:  # a time limit of the task's that publishes: then nobody wants it kept
+            with self.lock:
+                self.putting -= job.outcome is KEEP
+                job.outcome = error
+            raise
         with self.lock:
             if job.outcome is None:
                 self._troubled("no confirmation within %g s" % self.patience)
-                job.outcome = KEEP if job.keepable else self._error(doubt=job.link is not None)
-            if job.outcome is KEEP:
-                self.putting += 1
+            if job.outcome is None:
+                job.outcome = self._error(doubt=job.link is not None)
 
     def _keep(self, job):
         """Put it into the spool; the caller has counted it in `putting`."""
@@ -281,8 +285,10 @@ class Publisher:
                 job.link = None
                 self.jobs.append(job)  # goes again
                 return
-            if job.outcome is None:
-                job.outcome = answer if answer is not LOST else KEEP if job.keepable else self._error()
+            if job.outcome is None and answer is LOST and job.keepable:
+                self._to_be_kept(job)
+            elif job.outcome is None:
+                job.outcome = self._error() if answer is LOST else answer
         job.done.set()
         if doubted:
             self._no_doubt(job)
@@ -341,7 +347,8 @@ class Publisher:
             return LOOK
         if self.link is not None and (self.link.blocked or self.link.asked) and not self.delivery.batch:
             return LOOK
-        self.look = now + LOOK
+        if now >= self.delivery.rest:
+            self.look = now + LOOK
         if self.link is None:  # nobody publishes here: look whether there is a reason to connect
             return self.delivery.look(now)
         try:
@@ -387,11 +394,15 @@ class Publisher:
                 job.outcome = self._error()
                 job.outcome.__cause__ = error
             elif job.keepable:
-                job.outcome = KEEP
+                self._to_be_kept(job)
             else:
                 continue  # it has some seconds yet
             job.done.set()
         self.jobs = deque(job for job in self.jobs if job.outcome is None)
+
+    def _to_be_kept(self, job):
+        job.outcome = KEEP
+        self.putting += 1  # until its caller has put it into the spool
 
     def _recovered(self):
         now = time.monotonic()

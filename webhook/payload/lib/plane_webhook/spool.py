@@ -15,8 +15,16 @@ import hashlib
 import os
 import time
 
+from amqp.serialization import dumps, loads
+
+try:
+    from cryptography.fernet import Fernet, InvalidToken
+    from redis import BlockingConnectionPool, Redis, RedisError
+except ImportError:  # Plane's image has both
+    Fernet = None
+
 from . import here, name_of, say
-from .message import Message
+from .message import Message, octets
 
 DATABASE = 15  # the last one of a Redis as it comes; Plane uses 0
 WAIT = 0.5  # seconds for Redis to answer: a request waits for it
@@ -97,11 +105,8 @@ class Spool:
 
     def __init__(self, url, secret, tasks, size):
         """`url` of Plane's Redis, Plane's SECRET_KEY, the most tasks and the most bytes. Raises SpoolError."""
-        try:
-            from cryptography.fernet import Fernet
-            from redis import BlockingConnectionPool, Redis
-        except ImportError as error:
-            raise SpoolError(name_of(error))
+        if Fernet is None:
+            raise SpoolError("Plane's image lacks cryptography or redis")
         if not url:
             raise SpoolError("Plane's settings name no REDIS_URL")
         if not secret or secret != os.environ.get("SECRET_KEY"):
@@ -141,16 +146,22 @@ class Spool:
         return self._call(lambda redis: (redis.llen(self.queue), redis.hlen(self.doubt)))
 
     def first(self, start, count):
-        """The entries from `start` on. What this Plane did not sign goes, and is said."""
-        entries = []
-        for token in self._call(lambda redis: redis.lrange(self.queue, start, start + count - 1)):
-            entry = self._open(token)
-            if entry is None:
-                self.done([token])
-                say("an entry of the spool that this Plane did not sign was removed")
-            else:
-                entries.append(entry)
-        return entries
+        """The entries from `start` on. What this Plane did not sign goes, what can't be read is set aside; both are said."""
+        while True:
+            tokens = self._call(lambda redis: redis.lrange(self.queue, start, start + count - 1))
+            entries = [entry for entry in map(self._read, tokens) if entry is not None]
+            if entries or not tokens:
+                return entries
+
+    def _read(self, token):
+        try:
+            return self._open(token)
+        except InvalidToken:
+            self.done([token])
+            say("an entry of the spool that this Plane did not sign was removed")
+        except Exception as error:  # of another version of kombu's, say
+            self._do(ASIDE, (self.queue, self.aside, self.bytes), token, token)
+            say("an entry of the spool that can't be read was set aside: %s" % name_of(error))
 
     def done(self, tokens):
         """These have been delivered."""
@@ -205,7 +216,7 @@ class Spool:
 
         waiting, doubtful, size, oldest, aside = self._call(ask)
         first = self._open(oldest) if oldest else None
-        refused = [entry for entry in map(self._open, aside) if entry]
+        refused = [self._open(token) for token in aside]
         return {
             "waiting": waiting,
             "sent and not confirmed": doubtful,
@@ -218,27 +229,17 @@ class Spool:
         return "%s|%s|%d" % (self.me, message.id, id(message))  # a task that is tried again has the same id
 
     def _seal(self, message, since, reason=""):
-        from amqp.serialization import dumps
-
         return self.cipher.encrypt(dumps("F", [{"message": message.dump(), "since": since, "reason": reason}]))
 
     def _open(self, token):
-        from amqp.serialization import loads
-        from cryptography.fernet import InvalidToken
-
-        try:
-            fields = loads("F", self.cipher.decrypt(token), 0)[0][0]
-            return Entry(token, Message.load(fields["message"]), fields["since"], fields["reason"])
-        except InvalidToken:
-            return None
+        fields = loads("F", self.cipher.decrypt(token), 0)[0][0]
+        return Entry(token, Message.load(octets(fields["message"])), fields["since"], fields["reason"])
 
     def _do(self, script, keys, *arguments):
         return self._call(lambda redis: redis.eval(script, len(keys), *keys, *arguments))
 
     def _call(self, deed):
         """Nothing is asked of a Redis that has just not answered: whoever is in a request would wait for it."""
-        from redis import RedisError
-
         if time.monotonic() < self.denied:
             raise SpoolError(self.why)
         try:
