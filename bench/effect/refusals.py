@@ -1,0 +1,88 @@
+"""The faults that the broker itself makes when told to: it refuses a message, a queue is full, somebody is deleted.
+
+Each strikes one stack's vhost, user or queue, so the contenders don't feel each other's. Most of them no retry heals.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from bench.effect.faults import Fault, mend_queue
+from bench.effect.stack import QUEUE, vhosts
+
+if TYPE_CHECKING:
+    from bench.effect.stack import Stack
+
+FULL = "full"  # a policy
+STRICT = {"max_message_size": "100000"}  # of a broker that takes no large messages: bytes
+
+
+def _full(stack: Stack) -> None:
+    """One message is in the queue, and no other may be."""
+    stack.warm()
+    definition = json.dumps({"max-length": 1, "overflow": "reject-publish"})
+    stack.broker.rabbitmqctl("set_policy", "-p", stack.vhost, "--apply-to", "queues", FULL, f"^{QUEUE}$", definition)
+
+
+def _not_full(stack: Stack) -> None:
+    stack.broker.rabbitmqctl("clear_policy", "-p", stack.vhost, FULL)
+
+
+def _read_only(stack: Stack) -> None:
+    """A channel remembers what it was permitted, so the connection goes too."""
+    stack.broker.rabbitmqctl("set_permissions", "-p", stack.vhost, stack.user, ".*", "^$", ".*")
+    stack.proxy.cut()
+
+
+def _may_write(stack: Stack) -> None:
+    stack.broker.rabbitmqctl("set_permissions", "-p", stack.vhost, stack.user, ".*", ".*", ".*")
+    stack.proxy.heal()
+
+
+def _no_exchange(stack: Stack) -> None:
+    with stack.channel() as channel:
+        channel.exchange_delete(QUEUE)
+
+
+def _no_connections(stack: Stack) -> None:
+    stack.broker.rabbitmqctl("set_vhost_limits", "-p", stack.vhost, json.dumps({"max-connections": 0}))
+    stack.proxy.cut()
+
+
+def _any_connections(stack: Stack) -> None:
+    stack.broker.rabbitmqctl("clear_vhost_limits", "-p", stack.vhost)
+    stack.proxy.heal()
+
+
+def _no_vhost(stack: Stack) -> None:
+    """It takes its queues with it: what was in them is counted before."""
+    stack.drain()
+    stack.broker.rabbitmqctl("delete_vhost", stack.vhost)
+
+
+def _vhost(stack: Stack) -> None:
+    vhosts(stack.broker, [stack.vhost])
+    mend_queue(stack)
+
+
+def _no_user(stack: Stack) -> None:
+    stack.broker.rabbitmqctl("delete_user", stack.user)
+
+
+def add_user(stack: Stack) -> None:
+    """Make the stack's own user, with its name for a password."""
+    stack.broker.rabbitmqctl("add_user", stack.user, stack.user)
+    _may_write(stack)
+
+
+REFUSALS = [
+    Fault("queue-full", "a full queue that rejects", _full, _not_full, loses=True),
+    Fault("no-permission", "no permission to write", _read_only, _may_write),
+    Fault("no-exchange", "exchange missing (deleted while connected)", _no_exchange, mend_queue),
+    Fault("connection-limit", "closed, and the limit of connections is reached", _no_connections, _any_connections),
+    Fault("vhost-deleted", "virtual host deleted while connected", _no_vhost, _vhost),
+]
+HEALING = REFUSALS[:1]  # by themselves, when somebody consumes
+USER_DELETED = Fault("user-deleted", "user deleted while connected", _no_user, add_user)
+TOO_LARGE = Fault("too-large", "a message larger than the broker takes", lambda _: None)
