@@ -35,8 +35,12 @@ def _read_only(stack: Stack) -> None:
     stack.proxy.cut()
 
 
-def _may_write(stack: Stack) -> None:
+def _permit(stack: Stack) -> None:
     stack.broker.rabbitmqctl("set_permissions", "-p", stack.vhost, stack.user, ".*", ".*", ".*")
+
+
+def _may_write(stack: Stack) -> None:
+    _permit(stack)
     stack.proxy.heal()
 
 
@@ -73,16 +77,27 @@ def _no_user(stack: Stack) -> None:
 def add_user(stack: Stack) -> None:
     """Make the stack's own user, with its name for a password."""
     stack.broker.rabbitmqctl("add_user", stack.user, stack.user)
-    _may_write(stack)
+    _permit(stack)
+
+
+def _user(stack: Stack) -> None:
+    add_user(stack)
+    stack.proxy.heal()
 
 
 REFUSALS = [
-    Fault("queue-full", "a full queue that rejects", _full, _not_full, loses=True),
-    Fault("no-permission", "no permission to write", _read_only, _may_write),
-    Fault("no-exchange", "exchange missing (deleted while connected)", _no_exchange, mend_queue),
-    Fault("connection-limit", "closed, and the limit of connections is reached", _no_connections, _any_connections),
-    Fault("vhost-deleted", "virtual host deleted while connected", _no_vhost, _vhost),
+    Fault("queue-full", "a full queue that rejects", _full, _not_full),
+    Fault("no-permission", "no permission to write", _read_only, _may_write, loses=False),
+    Fault("no-exchange", "exchange missing (deleted while connected)", _no_exchange, mend_queue, loses=False),
+    Fault(
+        "connection-limit",
+        "closed, and the limit of connections is reached",
+        _no_connections,
+        _any_connections,
+        loses=False,
+    ),
+    Fault("vhost-deleted", "virtual host deleted while connected", _no_vhost, _vhost, loses=False),
 ]
 HEALING = REFUSALS[:1]  # by themselves, when somebody consumes
-USER_DELETED = Fault("user-deleted", "user deleted while connected", _no_user, add_user)
+USER_DELETED = Fault("user-deleted", "user deleted while connected", _no_user, _user, loses=False)
 TOO_LARGE = Fault("too-large", "a message larger than the broker takes", lambda _: None)
