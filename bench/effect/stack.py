@@ -142,7 +142,7 @@ class Stack(Startable):
         self.container = self._new()
         self.shots: list[Shot] = []
         self.timer: threading.Timer | None = None  # of a fault that passes by itself
-        self._read = 0
+        self._read, self._of_deleted = 0, ""
         self._arrived: list[tuple[str, frozenset[str]]] = []  # task id and tokens of each message, in their order
 
     def start(self) -> None:
@@ -170,11 +170,13 @@ class Stack(Startable):
     def delete(self) -> None:
         """Delete the pod, with its grace period: nothing of its volumes is left."""
         self.container.terminate()
+        self._of_deleted = self._log_since()
+        self._read = 0
         self.container.close()
 
     def create(self) -> None:
         """Start the pod that takes the place of the one that was deleted."""
-        self.container, self._read = self._new(), 0
+        self.container = self._new()
         self.container.start()
 
     def replace(self) -> None:
@@ -303,10 +305,11 @@ class Stack(Startable):
         return [named[-1] for named in blocks if named]
 
     def _log_since(self) -> str:
-        """What the container wrote to stderr since this was last asked, restarts included."""
+        """What the container wrote to stderr since this was last asked, restarts and deleted pods included."""
         logs = sorted(self.container.state.glob("stderr.*"), key=lambda path: int(path.suffix[1:]))
         text = "".join(path.read_text(errors="replace") for path in logs)
-        since, self._read = text[self._read :], len(text)
+        since, self._read = self._of_deleted + text[self._read :], len(text)
+        self._of_deleted = ""
         return since
 
     @contextmanager
