@@ -43,6 +43,7 @@ class Cell:
     loses: bool = True
     quick: bool = False
     kills: bool = False  # the process that answers: a request may be cut off, and the next waits for its successor
+    clean: bool = False  # nothing may arrive twice: nobody had a reason to send again
     heals: bool = True  # by itself: who keeps what can't be published now has no reason to answer with an error
     contenders: tuple[str, ...] = tuple(WHAT)
 
@@ -441,8 +442,10 @@ CELLS = [
     Cell("once", "ONE half-open event, then a long load", once, 2500),
     Cell("delay", "2.5 ms each way, no fault", healthy, MILLISECONDS, loses=False),
     Cell("cold", "connection refused for 0.9 s, first publish of a process", cold, SECONDS, loses=False),
-    Cell("outage-3s", "broker away for 3 s, under load", outage(3), SECONDS, kind="default", loses=False),
-    Cell("outage-30s", "broker away for 30 s, under load", outage(30), SECONDS, kind="default", loses=False),
+    Cell("outage-3s", "broker away for 3 s, under load", outage(3), SECONDS, kind="default", loses=False, clean=True),
+    Cell(
+        "outage-30s", "broker away for 30 s, under load", outage(30), SECONDS, kind="default", loses=False, clean=True
+    ),
     Cell(
         "worker-term",
         "worker TERMed again and again under load",
@@ -463,20 +466,23 @@ CELLS = [
     Cell("broker-kill-restart", "broker killed and started again", broker_away("kill restart"), SECONDS, loses=False),
     Cell("broker-killed", "broker killed, publish while it is gone", broker_away("kill"), SECONDS, loses=False),
     Cell("broker-flaps", "broker killed and started again and again, under load", broker_flaps, MILLISECONDS),
-    Cell("alarm", "blocked by a memory alarm", alarm(Broker.memory_alarm), SECONDS, loses=False, quick=True),
+    Cell(
+        "alarm", "blocked by a memory alarm", alarm(Broker.memory_alarm), SECONDS, loses=False, quick=True, clean=True
+    ),
     Cell(
         "alarm-exit",
         "blocked by a memory alarm, and the container is killed",
         alarm(Broker.memory_alarm, dies=True),
         SECONDS,
     ),
-    Cell("alarm-disk", "blocked by a disk alarm", alarm(Broker.disk_alarm), FEW, loses=False),
+    Cell("alarm-disk", "blocked by a disk alarm", alarm(Broker.disk_alarm), FEW, loses=False, clean=True),
     Cell(
         "alarm@load",
         "memory alarms that come and go; under load",
         alarm_loaded(Broker.memory_alarm),
         MILLISECONDS,
         loses=False,
+        clean=True,
     ),
     Cell(
         "alarm-disk@load",
@@ -484,6 +490,7 @@ CELLS = [
         alarm_loaded(Broker.disk_alarm),
         MILLISECONDS,
         loses=False,
+        clean=True,
     ),
     Cell(
         "consumer-alarm",

@@ -91,7 +91,8 @@ class Figures:
             first=max(late[0], 0) if late else None,
             last=max(late[-1], 0) if late else None,
             disordered=disordered(
-                {each.token: (each.began, each.ended) for each in publishing}, [each.tokens for each in arrivals.seen]
+                {each.token: (each.began, each.ended) for each in publishing if each.status == 200},
+                [each.tokens for each in arrivals.seen],
             ),
         )
 

@@ -255,7 +255,7 @@ class Stack(Startable):
         messages = self._take()
         arrived, tokens = Counter(each for each, _ in messages), set().union(*(named for _, named in messages))
         score = Score(publishes=len(self.shots), duplicates=arrived.total() - len(arrived))
-        times = {shot.token: (shot.began, shot.began + shot.seconds) for shot in self.shots}
+        times = {shot.token: (shot.began, shot.began + shot.seconds) for shot in self.shots if shot.status == 200}
         score.disordered = disordered(times, [named for _, named in messages])
         log = self._log_since()
         for shot in self.shots:
@@ -346,7 +346,7 @@ class Stack(Startable):
 def disordered(times: Mapping[str, tuple[float, float]], arrived: Iterable[frozenset[str]]) -> int:
     """Count the publishes that arrived, for the first time, after one that was asked for when they had been answered.
 
-    `times` tells of each token when it was asked for and answered; `arrived` are the tokens of the messages, as they
+    `times` tells of each token when it was asked for and answered well; `arrived` are the tokens of the messages, as they
     came. Requests that overlap have no order.
     """
     latest, late = 0.0, set()
