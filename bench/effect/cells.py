@@ -240,11 +240,15 @@ def consumes_in_alarm(lab: Lab, stacks: list[Stack], count: int) -> None:
         each(stacks, lambda stack: stack.note(submitted[stack.contender], since[stack.contender], until))
     finally:
         lab.broker.memory_alarm(on=False)
-    for stack in stacks:
-        if not stack.container.process.alive():
-            stack.shots.append(Shot(token(), 0, 0.0))  # the worker itself
-            stack.container.start()
-            stack.wait_ready()
+    each(stacks, _consumes)
+
+
+def _consumes(stack: Stack) -> None:
+    """See that it consumes now; else the worker itself counts as broken, and is started again."""
+    if stack.publish(counted=False).status != 200:
+        stack.shots.append(Shot(token(), 0, 0.0))
+        stack.container.restart(kill=True)
+        stack.wait_ready()
 
 
 def cold(_lab: Lab, stacks: list[Stack], count: int) -> None:

@@ -115,6 +115,7 @@ class Consumer(Worker):
     """A worker all of whose connections are struck: those that it consumes on, too."""
 
     tasks_only: ClassVar = False
+    longest: ClassVar = 30.0  # one that doesn't consume never answers: then it isn't worth two minutes
 
     def queue(self, count: int) -> list[Submitted]:
         """Put tasks that publish, as most of Plane's do, into its queue, whether it consumes now or not."""

@@ -91,6 +91,7 @@ class Stack(Startable):
     workload = "api"
     own_env: ClassVar[Mapping[str, str]] = {}  # that this kind of stack needs
     tasks_only: ClassVar[bool] = False  # what the faults of its proxies strike
+    longest: ClassVar[float] = PATIENCE
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class Stack(Startable):
         far_redis: bool = False,
     ) -> None:
         self.contender, self.broker, self.vhost, self.scale = contender, broker, vhost, scale
-        self.patience = PATIENCE * max(scale, SHORTEST)
+        self.patience = self.longest * max(scale, SHORTEST)
         target = behind.port if behind else broker.port
         self.nodes = [Proxy(target, tasks_only=self.tasks_only) for _ in range(nodes)]
         self.proxy, self.user = self.nodes[0], user
@@ -345,8 +346,8 @@ class Stack(Startable):
 
 def disordered(times: Mapping[str, tuple[float, float]], arrived: Iterable[frozenset[str]]) -> int:
     """Count the publishes that arrived, for the first time, after one that was asked for when they had been answered.
-
-    `times` tells of each token when it was asked for and answered well; `arrived` are the tokens of the messages, as they
+    `times` tells of each token when it was asked for and answered well; `arrived` are those of the messages, as they
+    `times` tells of each token when it was asked for and answered; `arrived` are the tokens of the messages, as they
     came. Requests that overlap have no order.
     """
     latest, late = 0.0, set()
