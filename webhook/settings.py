@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 Workload = Literal["api", "worker", "beat"]
 
@@ -41,7 +41,6 @@ class _Value(BaseModel):
 
 # Nine digits: what the launcher's checks in the container accept too.
 Count = Annotated[int, Field(ge=0, le=999_999_999)]
-Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
 
 
 class Env(_Value):
@@ -57,38 +56,25 @@ class Env(_Value):
         return {name.upper(): str(value) for name, value in self}
 
 
-class Retry(_Value):
-    """Celery's task_publish_retry_policy; intervals in seconds."""
-
-    # As many as fit into the deadline: a broker that restarts is back within it, and then nobody has seen an error.
-    max_retries: Annotated[int, Field(ge=0, le=1000)] = 30
-    interval_start: Seconds = 0.2
-    interval_step: Seconds = 0.2
-    interval_max: Seconds = 1.0
-
-
 class Publish(_Value):
-    """How a task's message is handed to the broker."""
+    """How a task's message is handed to the broker, and where it is kept while the broker is in trouble."""
 
+    # False: as Plane's own Celery does it, in silence, and nothing that follows here means anything.
     confirm: bool = True
-    # Zero would mean "do not block at all" to a socket; below 50 ms a healthy broker far away looks dead.
-    timeout: Annotated[float, Field(ge=0.05, le=600, allow_inf_nan=False)] = 5.0
-    # Long enough for a read and a reconnect that both time out; past it nobody waits for the answer to a click.
-    deadline: Annotated[float, Field(ge=0.05, le=3600, allow_inf_nan=False)] = 15.0
     mandatory: bool = True
-    retry: Retry = Retry()
-
-    @model_validator(mode="after")
-    def _deadline_after_timeout(self) -> Self:
-        if self.deadline < self.timeout:
-            raise ValueError("deadline should be at least timeout")
-        return self
+    # A healthy broker confirms in milliseconds. Longer than this nobody waits: the task is kept and delivered later.
+    patience: Annotated[float, Field(ge=0.05, le=60, allow_inf_nan=False)] = 1.0
+    # For everything that nobody waits for: to connect, to declare a queue. Zero would mean "do not block at all".
+    timeout: Annotated[float, Field(ge=0.05, le=600, allow_inf_nan=False)] = 5.0
+    spool: Literal["redis", "none"] = "redis"
+    # For all processes together. A busy Plane publishes some tens a second, of 1 to 10 kB: an hour or so of outage.
+    spool_tasks: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
+    spool_bytes: Annotated[int, Field(ge=1024, le=1 << 40)] = 128 << 20
 
     @property
     def worst_case(self) -> float:
-        """Seconds that a publish takes at most: to wait for a free connection, for its tries, and for a last pause."""
-        # Kombu before 5.7 adds the first interval to the longest.
-        return 2 * self.deadline + self.retry.interval_start + self.retry.interval_max
+        """Seconds that a publish takes at most: for its confirmation and, where it can't be kept, for another one."""
+        return self.patience + self.timeout
 
 
 class Profile(_Value):

@@ -35,7 +35,7 @@ class Results:
     """The results of one payload on one image."""
 
     def __init__(self, lock: images.Lock = "requirements", python: str = images.PYTHON) -> None:
-        parts = (payload.GUARD, payload.OVERLAY, payload.SHIM, Settings().default.digest, python)
+        parts = (payload.GUARD, payload.PACKED, Settings().default.digest, python)
         text = "\0".join(parts) + (images.PLANE / f"{lock}.txt").read_text(encoding="utf-8")
         self.path: Path = cache.folder("effect", hashlib.sha256(text.encode()).hexdigest()[:12]) / "results.jsonl"
         self.records: list[Record] = []
@@ -66,7 +66,7 @@ def amiss(cell: Cell, contender: str, score: Mapping[str, Any]) -> str:
     wrong["twice"] = score["duplicates"] if cell.clean else 0
     wrong["out of order"] = score["disordered"]
     scale = 1.0 if cell.kind in UNSCALED else SCALE
-    worst = PUBLISH.model_copy(update={"deadline": PUBLISH.deadline * scale}).worst_case
+    worst = PUBLISH.model_copy(update={"timeout": PUBLISH.timeout * scale}).worst_case
     if not cell.kills and contender != "ours-rotating":
         wrong["without an answer"] = score["broken"]
         wrong[f"slower than {worst:g} s"] = int(not score["hung"] and score["slowest"] > worst + SLACK)

@@ -136,7 +136,7 @@ class Stack(Startable):
         self.pod = contenders.pod(
             contender,
             variables,
-            {"timeout": PUBLISH.timeout * scale, "deadline": PUBLISH.deadline * scale, **(publish or {})},
+            {"timeout": PUBLISH.timeout * scale, **(publish or {})},
             workload=self.workload,
         )
         self.image, self.binds = image, binds or {}

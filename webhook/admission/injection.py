@@ -204,19 +204,14 @@ def prefix(part: Part, profile: Profile) -> list[str]:
         "publish": profile.publish.model_dump(mode="json"),
     }
     exports = " ".join(f"{name}={value}" for name, value in wanted.items())
-    texts = (exports, json.dumps(settings), payload.OVERLAY, payload.SHIM, payload.PROOF)
+    texts = (exports, json.dumps(settings), payload.PACKED)
     # The kubelet turns $$ into $ and expands $(NAME) in a command: doubled, each of our dollars comes out as one.
     return ["/bin/sh", "-c", *(text.replace("$", "$$") for text in (payload.GUARD, ARGV0, *texts))]
 
 
 def payload_name(word: str) -> str:
     """What a word of a command is, if it is one of our files; else ""."""
-    for name, text in (
-        ("guard", payload.GUARD),
-        ("settings overlay", payload.OVERLAY),
-        ("shim", payload.SHIM),
-        ("proof", payload.PROOF),
-    ):
+    for name, text in (("guard", payload.GUARD), ("files, packed", payload.PACKED)):
         if word == text.replace("$", "$$"):
             return name
     return ""

@@ -1,14 +1,50 @@
-"""The files that run inside Plane's container, as texts. They run on busybox, dash and bash and on Python 3.8 and newer."""
+"""The files that run inside Plane's container. They run on busybox, dash and bash and on Python 3.8 and newer.
 
+`FILES` is what the guard unpacks into the container, by its path there; `PACKED` is all of it as one word of a command:
+tar, gzip, base64, the same bytes for the same files.
+"""
+
+import base64
+import gzip
+import io
+import tarfile
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+# Where a program has its place, and what it is here.
+EXECUTABLE = {"bin/gunicorn": "shim.sh", "proof": "proof.py", "spool": "spool.sh"}
 
 
-def _text(name: str) -> str:
-    # Without the last newline: the guard compares with what $(...) gives, which drops it.
-    return files(__name__).joinpath(name).read_text(encoding="utf-8").rstrip("\n")
+def _text(file: Traversable) -> str:
+    return file.read_text(encoding="utf-8")
 
 
-GUARD = _text("guard.sh")
-OVERLAY = _text("plane_webhook_settings.py")
-SHIM = _text("shim.sh")
-PROOF = _text("proof.py")
+def _library(folder: Traversable, path: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir() and entry.name != "__pycache__":
+            found |= _library(entry, f"{path}/{entry.name}")
+        elif entry.name.endswith(".py"):
+            found[f"{path}/{entry.name}"] = _text(entry)
+    return found
+
+
+def _packed(texts: dict[str, str]) -> str:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for path, text in texts.items():
+            data = text.encode()
+            info = tarfile.TarInfo(path)
+            info.size, info.mode = len(data), 0o555 if path in EXECUTABLE else 0o444
+            archive.addfile(info, io.BytesIO(data))
+    return base64.b64encode(gzip.compress(buffer.getvalue(), mtime=0)).decode()
+
+
+_HERE = files(__name__)
+# Without the last newline: it is a word of a command.
+GUARD = _text(_HERE.joinpath("guard.sh")).rstrip("\n")
+FILES: dict[str, str] = {
+    **{path: _text(_HERE.joinpath(name)) for path, name in EXECUTABLE.items()},
+    **_library(_HERE.joinpath("lib"), "lib"),
+}
+PACKED = _packed(FILES)

@@ -1,36 +1,32 @@
-# plane-webhook guard 1
-# Runs first in the container, then becomes Plane's own command. $1: variables to export where unset,
-# $2 to $5: the files below, the rest: Plane's own command, which runs as it was whatever goes wrong here.
+# plane-webhook guard 2
+# Runs first in the container, then becomes Plane's own command. $1: variables to export where unset, $2: settings.json,
+# $3: all other files as tar, gzip, base64 (`/plane-webhook/proof --show` prints them); the rest: Plane's own command,
+# which runs as it was whatever goes wrong here.
 # Outside of the function nothing relies on the shell's options: SHELLOPTS in the environment may set -e and -u.
 plane_webhook_install() (
     set +eu
     umask 022
     PATH=$PATH:/usr/bin:/bin
-    dir=$1 && shift
+    dir=$1
     if [ ! -d "$dir" ]; then echo "$dir is not mounted"; exit 1; fi
     # The volume outlives the container: what an earlier run left in our places goes, links and locked folders too.
-    clear() { rm -rf "$dir/bin" "$dir/lib" "$dir/proof" "$dir/settings.json"; }
-    if ! clear; then
-        for file in bin lib proof settings.json; do [ -L "$dir/$file" ] || chmod -R u+rwx "$dir/$file"; done
-        clear || { echo "what an earlier start left in $dir can't be cleared"; exit 1; }
-    fi
-    mkdir "$dir/bin" "$dir/lib" || { echo "$dir is not writable"; exit 1; }
-    all="$1
-$2
-$3
-$4"
-    for file in settings.json lib/plane_webhook_settings.py bin/gunicorn proof; do
-        if [ -z "$1" ]; then echo "the text of $file is empty"; exit 1; fi
-        printf '%s\n' "$1" >"$dir/$file" || { echo "$dir/$file can't be written"; exit 1; }
-        shift
+    for name in bin lib state proof spool settings.json; do
+        file=$dir/$name
+        if [ ! -e "$file" ] && [ ! -L "$file" ]; then continue; fi
+        rm -rf "$file" && continue
+        [ -L "$file" ] || chmod -R u+rwx "$file"
+        rm -rf "$file" || { echo "what an earlier start left in $dir can't be cleared"; exit 1; }
     done
-    if [ "$(cd "$dir" && cat settings.json lib/plane_webhook_settings.py bin/gunicorn proof)" != "$all" ] ||
-        ! chmod 0555 "$dir/bin/gunicorn" "$dir/proof" || ! ln "$dir/bin/gunicorn" "$dir/bin/celery"; then
-        echo "what was written to $dir is not there"; exit 1
+    mkdir "$dir/state" && chmod 1777 "$dir/state" || { echo "$dir is not writable"; exit 1; }
+    if [ -z "$2" ] || [ -z "$3" ]; then echo "the text of a file is empty"; exit 1; fi
+    printf '%s\n' "$2" >"$dir/settings.json" || { echo "$dir/settings.json can't be written"; exit 1; }
+    if [ "$(cat "$dir/settings.json")" != "$2" ] || ! printf %s "$3" | base64 -d | tar -xzof - -C "$dir"; then
+        echo "the files can't be unpacked into $dir"; exit 1
     fi
+    if ! ln "$dir/bin/gunicorn" "$dir/bin/celery"; then echo "what was written to $dir is not there"; exit 1; fi
     if [ "$("$dir/bin/celery" plane-webhook-self-test)" != ok ]; then echo "programs in $dir do not run"; exit 1; fi
 )
-if plane_webhook_word=$(plane_webhook_install /plane-webhook "$2" "$3" "$4" "$5" 2>/dev/null); then
+if plane_webhook_word=$(plane_webhook_install /plane-webhook "$2" "$3" 2>/dev/null); then
     for plane_webhook_word in $1; do
         eval "[ -n \"\${${plane_webhook_word%%=*}+set}\" ]" || export "$plane_webhook_word"
     done
@@ -48,7 +44,7 @@ else
     esac
     echo "plane-webhook: NOT IN EFFECT: $plane_webhook_word" >&2
 fi
-shift 5
+shift 3
 # dash and busybox drop variables whose names no shell variable can have (a.b, a-b): env hands them on.
 plane_webhook_word=$(exec 2>/dev/null; tr '\0\n' '\n\1' <"/proc/$$/environ" | LC_ALL=C sed -n "
     /^[A-Za-z_][A-Za-z0-9_]*=/d

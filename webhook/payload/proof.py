@@ -6,7 +6,7 @@ exec python3 -IS "$0" "$@"
 
 """Prints as JSON what is in effect against what plane-webhook was asked for; exits 1 where they differ.
 
-Run it in Plane's container: kubectl exec POD -- /plane-webhook/proof. Python 3.8 and newer; -IS keeps out what others put
+Run it in Plane's container: kubectl exec POD -- /plane-webhook/proof (`--show` prints our files there). Python 3.8 and newer; -IS keeps out what others put
 into environment and site-packages. It shows no setting and no variable but those that plane-webhook sets.
 """
 
@@ -18,23 +18,6 @@ import sys
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "lib"))
 sys.dont_write_bytecode = True
-
-# Run by Plane's Python. Of an error it tells the place only: the text may hold an address with a password.
-resolve = """
-import importlib, json, sys, traceback
-try:
-    importlib.import_module(sys.argv[1])
-    from celery import current_app, signals
-    from kombu import messaging
-    conf = {name: current_app.conf[name] for name in sys.argv[2:]}
-    conf["deadline"] = hasattr(messaging.Producer.publish, "plane_webhook")
-    conf["mandatory"] = any("plane-webhook" in str(key) for key, *_ in signals.before_task_publish.receivers or [])
-except BaseException as error:
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    conf = {"error": "%s in %s, line %d" % (type(error).__name__, at.filename, at.lineno)}
-print("\\nplane-webhook-proof " + json.dumps(conf, default=lambda value: type(value).__name__), flush=True)
-"""
-
 
 def slurp(pid, name):
     with open("/proc/%d/%s" % (pid, name), "rb") as file:
@@ -100,7 +83,7 @@ def package(program, argv):
 
 def configuration(names, pid, program, interpreter, argv, environ):
     """Celery's configuration as a second process resolves it under the environment of the process `pid`."""
-    command = interpreter + ["-c", resolve, package(program, argv)] + names
+    command = interpreter + ["-m", "plane_webhook.console", "resolve", package(program, argv)] + names
     where, pipe, null = "/proc/%d/cwd" % pid, subprocess.PIPE, subprocess.DEVNULL
     try:
         run = subprocess.run(command, env=environ, cwd=where, stdin=null, stdout=pipe, stderr=null, timeout=120)
@@ -113,7 +96,7 @@ def configuration(names, pid, program, interpreter, argv, environ):
 
 
 def fill(ours, settings, row):
-    """Call `row(what, asked, found, how)` for each check."""
+    """Call `row(what, asked, found, how)` for each check; returns what the spool holds and what the processes say."""
     running = processes()
     if not running:
         raise ValueError("no gunicorn or celery process runs here (or none that this user may read)")
@@ -131,34 +114,59 @@ def fill(ours, settings, row):
     for name, asked in settings["env"].items():
         if name not in settings["kept"] and settings["precedence"] == "webhook":
             row(name, asked, same(name), how)
-    for name in ours.limits if program == "gunicorn" else ():
+    for name in ours.LIMITS if program == "gunicorn" else ():
         if name in values:
             option = "--" + name[9:].lower().replace("_", "-")
             row("gunicorn " + option, values[name], last(argv, option), "read from /proc/%d/cmdline" % pid)
-    wanted = {name[7:].lower(): asked for name, asked in ours.overrides({}, values, settings["publish"])[0].items()}
+    wanted = {name[7:].lower(): asked for name, asked in ours.overrides(values).items()}
     found = configuration(list(wanted), *running[0])
     how = "inferred: resolved by a second process under the environment of process %d" % pid
-    wanted.update(mandatory=settings["publish"]["mandatory"], deadline=True)
     for name, asked in wanted.items():
-        value = found[name]
-        if isinstance(asked, dict):  # merged into Plane's own, of which nothing is shown
-            value = {key: value.get(key) for key in asked} if isinstance(value, dict) else type(value).__name__
-        row("Celery " + name, asked, value, how)
+        row("Celery " + name, asked, found[name], how)
+    row("Celery's transport", "py-amqp", found["transport"], how)
+    row("tasks are published with confirmation", settings["publish"]["confirm"], found["publisher"], how)
+    if settings["publish"]["confirm"] and settings["publish"]["spool"] != "none":
+        row("the spool can be reached", True, found["spool"].get("error", True), "asked of Redis")
+    return found["spool"], [state(process[0]) for process in running]
+
+
+def state(pid):
+    """What a process says of its broker: only one that has met trouble has said anything."""
+    try:
+        with open(os.path.join(here, "state", str(pid)), encoding="utf-8") as file:
+            return dict(json.load(file), pid=pid)
+    except (OSError, ValueError):
+        return {"pid": pid, "state": "healthy"}
+
+
+def show():
+    """The files that the webhook's command brought, for people to read."""
+    for folder, _, names in sorted(os.walk(here)):
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if not path.startswith(os.path.join(here, "state")) and not path.endswith(".pyc"):
+                with open(path, encoding="utf-8") as file:
+                    print("==> %s\n%s" % (path, file.read()))
 
 
 def main():
+    if sys.argv[1:] == ["--show"]:
+        return show()
+    if sys.argv[1:]:
+        print("usage: /plane-webhook/proof [--show]", file=sys.stderr)
+        return 2
     report = {"in_effect": False, "checks": []}
 
     def row(what, asked, found, how):
         report["checks"].append({"what": what, "asked": asked, "found": found, "agrees": asked == found, "how": how})
 
     try:
-        import plane_webhook_settings as ours
+        from plane_webhook import asked as ours
 
         settings = ours.asked()
         report.update(version=settings["version"], settings=settings["digest"], kept=settings["kept"])
         become_owner()
-        fill(ours, settings, row)
+        report["spool"], report["processes"] = fill(ours, settings, row)
         report["in_effect"] = all(each["agrees"] for each in report["checks"])
     except Exception as error:
         report["error"] = str(error) if type(error) is ValueError else repr(error)

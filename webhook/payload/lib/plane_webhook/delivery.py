@@ -1,0 +1,126 @@
+"""Delivers what is in the spool over a link, in order, and takes out only what the broker has confirmed.
+
+One process of all that share the spool does it at a time. A message that the broker refuses for good is set aside and never
+holds up those behind it; one that its queue refuses for now waits with those for the same queue, and the others go on.
+"""
+
+from amqp.exceptions import MessageNacked
+
+from . import name_of, say
+from .link import Unanswered
+from .spool import LEASE, LIVES, SpoolError
+
+WINDOW = 64  # messages that may be unconfirmed at a time; the first one after a connect goes alone
+POLL = 0.2  # seconds between two looks while another process delivers
+PAUSE = 0.2, 1.0  # seconds before a full queue is tried again: the first time, and at most
+
+
+class Delivery:
+    """One thread uses it. `left`: how many wait, None while that isn't known."""
+
+    def __init__(self, spool):
+        self.spool, self.left, self.unreachable = spool, None, ""
+        self.batch = []  # (entry, Sent): what is on its way
+        self.window, self.leads = 1, False
+        self.passed, self.full, self.pause = 0, set(), PAUSE[0]
+        self.rest = self.renew = self.adopted = 0.0
+
+    def step(self, link, now):
+        """Do the next thing; returns after how many seconds to call again. Answers of the broker are a reason to, too."""
+        if now < self.rest:
+            return self.rest - now
+        try:
+            wait = self._step(link, now)
+            if self.unreachable:
+                self.unreachable = ""
+                say("the spool can be reached again")
+        except SpoolError as error:
+            if not self.unreachable:
+                say("the spool can't be reached: %s" % error)
+            self.unreachable, self.left, wait = str(error), None, 1.0
+        self.rest = now + wait if not self.batch else 0.0
+        return wait
+
+    def _step(self, link, now):
+        if self.leads and now > self.renew:
+            self.leads, self.renew = self.spool.hold(), now + LEASE / 3
+        if self.batch:
+            if any(sent.outcome is None for _, sent in self.batch):
+                return LEASE / 3
+            self._settle(link)
+            if self.batch:
+                return LEASE / 3
+        if not self.leads:
+            self.left, doubtful = self.spool.waiting()
+            if not self.left + doubtful:
+                return POLL
+            self.leads, self.renew = self.spool.hold(), now + LEASE / 3
+            if not self.leads:
+                return POLL
+        if now - self.adopted > LIVES / 5:
+            self.spool.adopt()
+            self.adopted = now
+        entries = self.spool.first(self.passed, self.window)
+        if not entries:
+            return self._end_of_pass()
+        self.left = len(entries)
+        lane = link.lane()
+        for entry in entries:
+            if self._route(entry) in self.full:
+                self.passed += 1
+            else:
+                self.batch.append((entry, link.send(entry.message, lane)))
+                lane = lane if lane.channel.is_open else link.lane()
+        return 0 if all(sent.outcome is not None for _, sent in self.batch) else LEASE / 3
+
+    def _end_of_pass(self):
+        if self.passed:
+            self.passed, self.full = 0, set()
+            wait, self.pause = self.pause, min(self.pause * 2, PAUSE[1])
+            return wait
+        self.left, self.pause = 0, PAUSE[0]
+        self.leave()
+        return POLL
+
+    def _settle(self, link):
+        """All of the batch is answered."""
+        batch, self.batch = self.batch, []
+        confirmed = [entry for entry, sent in batch if sent.outcome is True]
+        if confirmed:
+            self.spool.done([entry.token for entry in confirmed])
+        self.window = min(self.window * 2, WINDOW) if len(confirmed) == len(batch) else 1
+        for entry, sent in batch:
+            if sent.outcome is True or isinstance(sent.outcome, Unanswered):
+                continue
+            if isinstance(sent.outcome, MessageNacked):
+                self.full.add(self._route(entry))
+                self.passed += 1
+            elif sent.may_be_declared_anew():
+                link.send_again(sent)
+                self.batch.append((entry, sent))
+            else:
+                reason = name_of(sent.outcome)
+                self.spool.set_aside(entry, reason)
+                say("set aside, for the broker refuses it: %s: %s" % (entry.message, reason))
+
+    def look(self, now):
+        """Learn how many wait; returns after how many seconds to call again."""
+        try:
+            self.left = sum(self.spool.waiting())
+        except SpoolError:
+            self.left = None
+        return 0 if self.left else 30.0
+
+    def lost(self):
+        """The link is gone: what was on its way is in the spool still."""
+        self.batch, self.window, self.rest, self.passed = [], 1, 0.0, 0
+
+    def leave(self):
+        """Let another process deliver what may come."""
+        if self.leads:
+            self.leads = False
+            self.spool.let_go()
+
+    @staticmethod
+    def _route(entry):
+        return entry.message.exchange, entry.message.routing_key

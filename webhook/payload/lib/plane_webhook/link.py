@@ -1,0 +1,189 @@
+"""One connection to the broker on which tasks are published, and nothing else. One thread uses it.
+
+Each publish that somebody waits for has a channel of its own, for a refusal closes the channel and takes with it whatever
+else is unanswered there; channels are used again. An answer counts for the message that has its number on its channel.
+Nothing here waits for longer than `timeout` seconds at a time, but for a peer that sends a byte now and then.
+"""
+
+import time
+from collections import OrderedDict
+
+from amqp import spec
+from amqp.exceptions import ChannelError, MessageNacked
+from kombu.common import maybe_declare
+
+CHANNELS = 10  # more publishes at a time than that share them
+HEARTBEAT = 10  # seconds: by them a connection that an alarm blocks is told from a dead one
+
+
+class Unanswered(Exception):
+    """The channel was closed because of another message; this one may be sent again."""
+
+
+class Sent:
+    """A message on its way. `outcome`: None, True (confirmed), Unanswered, or the error with which it was refused."""
+
+    __slots__ = ("message", "outcome", "returned", "at", "declared_anew")
+
+    def __init__(self, message):
+        self.message, self.declared_anew = message, False
+        self.outcome = self.returned = None
+        self.at = time.monotonic()
+
+    def may_be_declared_anew(self):
+        """No queue took it, and what it needs may have been deleted."""
+        return self.returned is not None and not self.declared_anew and bool(self.message.declare)
+
+
+class Lane:
+    """A channel, and what is unanswered on it by number."""
+
+    def __init__(self, channel):
+        self.channel, self.number, self.waiting = channel, 0, OrderedDict()
+        channel.events["basic_return"].add(self._returned)
+        channel.events["basic_ack"].add(lambda tag, multiple: self._answered(tag, multiple, True))
+        refused = MessageNacked("the queue refused it")
+        channel.events["basic_nack"].add(lambda tag, multiple: self._answered(tag, multiple, refused))
+        channel.confirm_select()
+
+    def write(self, sent):
+        self.number += 1
+        self.waiting[self.number] = sent
+        sent.message.send(self.channel)
+
+    def _returned(self, error, exchange, routing_key, message):
+        """No queue takes it. The broker says so before it acknowledges, and names the message only by its properties."""
+        name = message.properties.get("correlation_id")
+        for sent in self.waiting.values():
+            its = sent.message.prepared["properties"].get("correlation_id")
+            if sent.returned is None and (its == name or len(self.waiting) == 1):
+                sent.returned = error
+                return
+
+    def _answered(self, tag, multiple, outcome):
+        for number in [n for n in self.waiting if n == tag or multiple and n <= tag]:
+            sent = self.waiting.pop(number)
+            sent.outcome = sent.returned or outcome
+
+
+class Link:
+    """Connects when it is made, and raises what kombu and py-amqp raise then."""
+
+    def __init__(self, connection, timeout):
+        self.timeout, self.blocked, self.since = timeout, False, time.monotonic()
+        connection.transport_options = dict(connection.transport_options or {}, confirm_publish=False)
+        connection.connect_timeout = min(connection.connect_timeout or timeout, timeout)
+        connection.heartbeat = connection.heartbeat or HEARTBEAT
+        self.amqp = connection.transport.establish_connection()
+        self.amqp.on_blocked, self.amqp.on_unblocked = self._block, self._unblock
+        # Without them py-amqp doesn't look for a `blocked` before it writes, which spins where half a frame has come.
+        self.amqp.client_properties.pop("capabilities", None)
+        self.amqp.sock.settimeout(timeout)
+        self.lanes = []
+        self.asked = None  # when, and after how many frames, it was asked whether it lives
+        try:
+            self.lane()
+        except BaseException:
+            self.drop()
+            raise
+
+    def fileno(self):
+        return self.amqp.sock.fileno()
+
+    def send(self, message, lane=None):
+        """Write a message; returns its Sent, whose outcome is an error already if what it needs can't be declared."""
+        sent = Sent(message)
+        self._write(sent, lane or self.lane())
+        return sent
+
+    def send_again(self, sent):
+        """Of a message that no queue took: declare what it needs anew, once, for that may have been deleted meanwhile."""
+        self.amqp.client.declared_entities.clear()
+        sent.declared_anew, sent.outcome, sent.returned = True, None, None
+        self._write(sent, self.lane())
+
+    def _write(self, sent, lane):
+        for entity in sent.message.declare:
+            while True:
+                try:
+                    maybe_declare(entity, lane.channel)
+                    break
+                except ChannelError as error:
+                    self._closed(error)
+                    if not lane.channel.is_open:
+                        sent.outcome = error
+                        return
+        lane.write(sent)
+
+    def lane(self):
+        """The channel on which least is unanswered; a new one if there may be more."""
+        idle = min(self.lanes, key=lambda lane: len(lane.waiting), default=None)
+        if idle is None or idle.waiting and len(self.lanes) < CHANNELS:
+            idle = Lane(self.amqp.channel())
+            self.lanes.append(idle)
+        return idle
+
+    def read(self):
+        """Take in one answer."""
+        try:
+            self.amqp.drain_events(timeout=self.timeout)
+        except ChannelError as error:
+            self._closed(error)
+
+    def _closed(self, error):
+        if not self.amqp.connected:
+            raise error
+        for lane in [lane for lane in self.lanes if not lane.channel.is_open]:
+            self.lanes.remove(lane)
+            unanswered = [sent for sent in lane.waiting.values() if sent.outcome is None]
+            for sent in unanswered:  # of several it is one, and nobody says which
+                sent.outcome = error if len(unanswered) == 1 else Unanswered()
+
+    def pending(self):
+        """Whether TLS has read more than was asked of it: then the kernel knows of nothing to read."""
+        return bool(getattr(self.amqp.sock, "pending", int)())
+
+    def owes(self):
+        """Since when the broker has owed an answer; None if it owes none."""
+        return min((sent.at for lane in self.lanes for sent in lane.waiting.values()), default=None)
+
+    def ask(self, now):
+        """Ask the broker for a sign of life: a slow queue's connection gives one at once."""
+        if self.asked is None:
+            self.asked = now, self.amqp.bytes_recv
+            self.lanes[0].channel.send_method(spec.Confirm.Select, "b", (False,))
+
+    def silent(self, now):
+        """For how many seconds the broker has owed a sign of life."""
+        if self.asked is None or self.amqp.bytes_recv != self.asked[1]:
+            return 0
+        return now - self.asked[0]
+
+    def answered(self):
+        """The broker owes nothing any more."""
+        self.asked = None
+
+    def beat(self):
+        """Say that we live; raises ConnectionForced if the broker has not for long."""
+        self.amqp.heartbeat_tick()
+
+    def drop(self):
+        """End it without a goodbye, for which one would wait."""
+        try:
+            self.amqp.sock.settimeout(0.1)  # TLS says one of its own
+            self.amqp.collect()
+        except (OSError, AttributeError):
+            pass
+
+    def forget(self):
+        """Close it for this process only: another one, which this was forked from, goes on with it."""
+        try:
+            self.amqp.sock.close()
+        except (OSError, AttributeError):
+            pass
+
+    def _block(self, reason):
+        self.blocked = True
+
+    def _unblock(self):
+        self.blocked = False

@@ -1,0 +1,100 @@
+"""A task's message as a value: all that the broker gets of it, and nothing that is bound to a connection.
+
+kombu itself makes it, by publishing to a channel that only keeps what it is given; so whatever kombu does to a message
+(serializer, compression, delivery mode, priority) is done. As bytes it is an AMQP table, which holds what a message can.
+"""
+
+from amqp.serialization import dumps, loads
+from kombu import Exchange, Producer, Queue, binding
+
+KINDS = {"Exchange": Exchange, "Queue": Queue}
+
+
+class Message:
+    """`prepared`: the arguments of a channel's prepare_message; `declare`: what has to be there before it is sent."""
+
+    __slots__ = ("prepared", "exchange", "routing_key", "mandatory", "declare")
+
+    def __init__(self, prepared, exchange, routing_key, mandatory, declare):
+        self.prepared, self.exchange, self.routing_key = prepared, exchange, routing_key
+        self.mandatory, self.declare = mandatory, declare
+
+    @property
+    def headers(self):
+        return self.prepared["headers"]
+
+    @property
+    def id(self):
+        """The task's id. What is returned by the broker bears it as correlation id."""
+        return str(self.headers.get("id") or self.prepared["properties"].get("correlation_id") or "?")
+
+    def __str__(self):
+        """For the log: never its arguments."""
+        return "%s[%s]" % (self.headers.get("task"), self.id)
+
+    def send(self, channel):
+        """Write it to a channel of kombu's."""
+        message = channel.prepare_message(**self.prepared)
+        channel.basic_publish(
+            message, exchange=self.exchange, routing_key=self.routing_key, mandatory=self.mandatory
+        )
+
+    def dump(self):
+        entities = []
+        for entity in self.declare:
+            kind = next(name for name, kind in KINDS.items() if isinstance(entity, kind))
+            entities.append([kind, entity.as_dict(recurse=True)])
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return dumps("F", [dict(fields, declare=entities)])
+
+    @classmethod
+    def load(cls, data):
+        fields = loads("F", data, 0)[0][0]
+        return cls(**dict(fields, declare=[_entity(*each) for each in fields["declare"]]))
+
+
+class _Recorder:
+    """A channel that keeps what it is given."""
+
+    def prepare_message(self, body, priority=None, content_type=None, content_encoding=None, headers=None, properties=None):
+        body = body.encode("utf-8") if isinstance(body, str) else bytes(body)
+        self.prepared = dict(
+            body=body,
+            priority=priority,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers=headers or {},
+            properties=properties or {},
+        )
+
+    def basic_publish(self, message, exchange="", routing_key="", **_):
+        self.exchange, self.routing_key = exchange, routing_key
+
+
+def captured(publish, producer, body, args, kwargs, mandatory):
+    """The message that `publish`, kombu's own, would send for these arguments."""
+    kwargs = {name: value for name, value in kwargs.items() if name not in ("retry", "retry_policy")}
+    declare = [entity for entity in kwargs.pop("declare", None) or () if entity is not None]
+    if producer.auto_declare and producer.exchange.name and producer.exchange not in declare:
+        declare.append(producer.exchange)
+    recorder = _Recorder()
+    stand_in = Producer(
+        recorder,
+        exchange=producer.exchange,
+        routing_key=producer.routing_key,
+        serializer=producer.serializer,
+        compression=producer.compression,
+        auto_declare=False,
+    )
+    publish(stand_in, body, *args, **kwargs)
+    return Message(recorder.prepared, recorder.exchange, recorder.routing_key, mandatory, declare)
+
+
+
+def _entity(kind, given):
+    """An exchange or a queue of its description."""
+    if isinstance(given.get("exchange"), dict):
+        given["exchange"] = Exchange(**given["exchange"])
+    if given.get("bindings"):
+        given["bindings"] = [binding(**dict(each, exchange=Exchange(**each["exchange"]))) for each in given["bindings"]]
+    return KINDS[kind](**given)

@@ -1,0 +1,121 @@
+"""What of other people's libraries is replaced, and when it is: the only module that changes an object of theirs.
+
+`TABLE` is read by `install`, by `proof`, by the tests and by the documents.
+"""
+
+import os
+import threading
+
+from . import name_of, say
+
+# (module, name, what ours does in place of it, what happens where that name is missing)
+TABLE = (
+    (
+        "kombu",
+        "Producer.publish",
+        "a message with a task's header is published by the process's own publisher, with confirmation, or kept; "
+        "every other message goes as kombu has it",
+        "nothing is replaced, nothing of ours is in effect, and the log says so",
+    ),
+)
+
+_publishers, _lock = {}, threading.Lock()
+_settings = {}
+
+
+def install(publish, redis_url, secret):
+    """Put ours in place, once. `publish` as in settings.json; the others are Plane's own settings."""
+    from kombu import Producer
+
+    if getattr(Producer.publish, "plane_webhook", False):
+        return
+    _settings.update(publish=publish, redis_url=redis_url, secret=secret)
+    original = Producer.publish
+
+    def publish_task(self, body, *args, **kwargs):
+        headers = kwargs.get("headers")
+        publisher = publisher_for(self.connection) if headers and "task" in headers else None
+        if publisher is None:
+            return original(self, body, *args, **kwargs)
+        from .message import captured
+
+        message = captured(original, self, body, args, kwargs, publish["mandatory"])
+        return publisher.publish(message, kwargs.get("retry", False))
+
+    publish_task.plane_webhook = True
+    Producer.publish = publish_task
+    os.register_at_fork(after_in_child=_forget)
+    _start_with_the_process()
+
+
+def publisher_for(connection):
+    """The publisher for the broker that a kombu connection names; None where that is no AMQP, or can't be known."""
+    if connection is None or connection.transport_cls not in ("amqp", "amqps", "pyamqp") and not _speaks_amqp(connection):
+        return None
+    where = connection.as_uri(include_password=True), tuple(connection.alt)
+    with _lock:
+        found = _publishers.get(where)
+    return found or _make(connection, where)
+
+
+def _speaks_amqp(connection):
+    return getattr(connection.transport, "driver_name", "") == "py-amqp"
+
+
+def _make(connection, where):
+    from celery import current_app
+    from kombu import Connection  # connections of its pools are of another class, which can't be copied
+
+    from .publisher import Publisher
+    from .spool import Spool, SpoolError
+
+    asked = _settings["publish"]
+    own = current_app.connection_for_write()
+    spool, why = None, ""
+    if asked["spool"] == "none":
+        why = "publish.spool is none"
+    elif (own.as_uri(include_password=True), tuple(own.alt)) != where:
+        why = "it is for another broker than Celery's own"
+    else:
+        try:
+            spool = Spool(_settings["redis_url"], _settings["secret"], asked["spool_tasks"], asked["spool_bytes"])
+        except SpoolError as error:
+            why = str(error)
+            say("there is no spool: %s; while the broker is in trouble, publishing a task is an error" % why)
+    with _lock:
+        if where not in _publishers:
+            _publishers[where] = Publisher(Connection(**connection.info()), spool, why, asked["patience"], asked["timeout"])
+        return _publishers[where]
+
+
+def _start_with_the_process():
+    """What an earlier process left in the spool is delivered without anybody publishing here.
+
+    Only in processes that don't fork any more: gunicorn's workers from their first request, Celery's pool and beat.
+    """
+    from celery.signals import beat_init, worker_process_init
+    from django.core.signals import request_started
+
+    def start(**_):
+        request_started.disconnect(dispatch_uid="plane-webhook")
+        try:
+            from celery import current_app
+
+            publisher = publisher_for(current_app.connection_for_write())
+            if publisher is not None:
+                publisher.start()
+        except Exception as error:
+            say("the spool is looked at with the first task: %s" % name_of(error))
+
+    request_started.connect(start, weak=False, dispatch_uid="plane-webhook")
+    worker_process_init.connect(start, weak=False, dispatch_uid="plane-webhook")
+    beat_init.connect(start, weak=False, dispatch_uid="plane-webhook")
+
+
+def _forget():
+    """In a process that was forked: threads and connections are those of the other one."""
+    global _lock
+    _lock = threading.Lock()
+    for publisher in _publishers.values():
+        publisher.forget()
+    _publishers.clear()

@@ -1,0 +1,411 @@
+"""The publisher of a process: whoever publishes a task comes here, and one thread of the process has the connection.
+
+Healthy, a caller hands its message over and waits for the confirmation. In trouble nobody waits: the message goes to the
+spool, and the thread delivers what is there, in order, until it is empty. What had been sent and not confirmed when the
+trouble began is kept as doubtful: it is sent again only when its connection is gone.
+
+A lock guards what both sides use, and is never held while anybody waits for the broker or for Redis.
+"""
+
+import json
+import os
+import select
+import threading
+import time
+from collections import deque
+
+from amqp.exceptions import MessageNacked
+from kombu.exceptions import OperationalError
+
+from . import name_of, say
+from .connector import Connector, lasting
+from .delivery import Delivery
+from .link import Unanswered
+from .spool import LIVES, SpoolError
+from .state import State
+
+LOOK = 30.0  # seconds between two looks of a healthy process at the spool, for what others left there
+BEAT = 5.0  # seconds between two signs of life to the broker
+STATES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "state")
+
+KEEP = OperationalError("the broker is in trouble")  # an outcome: the caller is to put it into the spool
+LOST = OperationalError("the connection is gone")  # an answer: none can come any more
+
+
+class Job:
+    """A message that somebody waits for.
+
+    `outcome`: what the caller is told (None: nothing yet; True, an error, KEEP). `answer`: what became of what was sent.
+    """
+
+    __slots__ = ("message", "retry", "keepable", "done", "outcome", "link", "sent", "answer", "doubted")
+
+    def __init__(self, message, retry, keepable):
+        self.message, self.retry, self.keepable = message, retry, keepable
+        self.done, self.doubted = threading.Event(), False
+        self.outcome = self.link = self.sent = self.answer = None
+
+
+class Publisher:
+    """`template`: a kombu connection that says where the broker is; `spool`: a Spool, or None and `why` there is none.
+
+    `patience`: seconds that a caller waits for a confirmation; `timeout`: seconds that the broker has for anything else.
+    """
+
+    def __init__(self, template, spool, why, patience, timeout):
+        self.spool, self.why, self.patience, self.timeout = spool, why, patience, timeout
+        self.lock, self.state = threading.Lock(), State()
+        self.jobs = deque()  # not sent yet
+        self.putting = 0  # callers that are about to put something into the spool
+        self.thread = None
+        self.ears, self.mouth = os.pipe()
+        os.set_blocking(self.ears, False)
+        os.set_blocking(self.mouth, False)
+        self.connector = Connector(template, timeout, self.wake)
+        self.flying = []  # sent and not answered, in that order
+        self.look = 0.0  # when to look whether there is anything in the spool
+        # Of the thread alone:
+        self.link = None
+        self.delivery = Delivery(spool) if spool is not None else None
+        self.lived = 0.0
+
+    # ---- Callers
+
+    def publish(self, message, retry=True):
+        """Return when the message is confirmed or kept; raise what kept it from being either."""
+        job = Job(message, retry, retry and self.spool is not None)
+        with self.lock:
+            if self.state.healthy:
+                self.jobs.append(job)
+            elif job.keepable and not self.state.lasting:
+                job.outcome = KEEP
+                self.putting += 1
+            else:
+                raise self._error()
+        self.start()
+        if job.outcome is None:
+            self.wake()
+            self._wait(job)
+        if job.outcome is KEEP:
+            self._keep(job)
+            self.wake()
+        elif job.outcome is not True:
+            raise job.outcome
+
+    def _wait(self, job):
+        job.done.wait(self.patience)
+        if job.outcome is None and not job.keepable:
+            job.done.wait(self.timeout)
+        with self.lock:
+            if job.outcome is None:
+                self._troubled("no confirmation within %g s" % self.patience)
+                job.outcome = KEEP if job.keepable else self._error(doubt=job.link is not None)
+            if job.outcome is KEEP:
+                self.putting += 1
+
+    def _keep(self, job):
+        """Put it into the spool; the caller has counted it in `putting`."""
+        with self.lock:
+            doubt = job.link is not None and job.answer is None
+        why_not = None
+        try:
+            self.spool.put(job.message, doubt)
+        except SpoolError as error:
+            why_not = error
+        finally:
+            with self.lock:
+                self.putting -= 1
+                answer = job.answer
+                job.doubted = doubt and answer is None and why_not is None
+                self.state.kept += why_not is None and not self.state.healthy
+                self.look = 0.0
+        if why_not is not None:
+            if answer is not True:
+                raise self._error(str(why_not), doubt)
+        elif doubt and answer is not None:
+            self._no_doubt(job)
+
+    def _error(self, why_not_kept="", doubt=False):
+        """What a caller is told who is not told that all is well."""
+        text = "the task was not confirmed: %s" % (self.state.cause or "no answer of the broker")
+        if why_not_kept or self.why:
+            text += "; it can't be kept: %s" % (why_not_kept or self.why)
+        if doubt:
+            text += "; it may have arrived all the same"
+        return OperationalError(text)
+
+    def start(self):
+        """Have the thread run."""
+        with self.lock:
+            if self.thread is not None and self.thread.is_alive():
+                return
+            thread = threading.Thread(target=self._run, name="plane-webhook", daemon=True)
+            try:
+                thread.start()
+                self.thread = thread
+                return
+            except RuntimeError:  # none can be had, as when Python ends: its work is done on the caller's
+                pass
+        end = time.monotonic() + self.patience
+        while time.monotonic() < end and (self.jobs or any(job.outcome is None for job in self.flying)):
+            self._turn()
+
+    def wake(self):
+        """Have the thread look."""
+        try:
+            os.write(self.mouth, b".")
+        except BlockingIOError:
+            pass
+
+    def forget(self):
+        """In a process that was forked: leave everything to the one that it was forked from."""
+        if self.link is not None:
+            self.link.forget()
+        os.close(self.ears)
+        os.close(self.mouth)
+
+    # ---- The thread
+
+    def _run(self):
+        while True:
+            try:
+                self._turn()
+            except Exception as error:  # a bug of ours: those who wait are let go, and it begins anew
+                say("a bug in plane-webhook: %s" % name_of(error))
+                self._lose(name_of(error))
+                time.sleep(1)
+
+    def _turn(self):
+        """Do what there is to do, then wait for an answer, a caller, or the time of the next thing to do."""
+        now = time.monotonic()
+        self._take_link()
+        if self.link is not None:
+            self._watch(now)
+        self._send()
+        self._settle()
+        wait = min(self._deliver(now), self._connect(now), self._due(now))
+        poll = select.poll()
+        poll.register(self.ears, select.POLLIN)
+        if self.link is not None:
+            poll.register(self.link, select.POLLIN)
+            if self.link.pending():
+                wait = 0
+        ready = {number for number, _ in poll.poll(max(wait, 0) * 1000)}
+        if self.ears in ready:
+            os.read(self.ears, 4096)
+        if self.link is not None and ready - {self.ears} or self.link is not None and self.link.pending():
+            self._read()
+        self._settle()
+
+    def _take_link(self):
+        link, error = self.connector.take()
+        if link is not None and self.link is not None:
+            link.drop()
+        elif link is not None:
+            self.link = link
+        elif error is not None and self.link is None:
+            with self.lock:
+                self._troubled(name_of(error), lasting(error), error)
+
+    def _watch(self, now):
+        """What the link tells of the broker."""
+        link = self.link
+        try:
+            link.beat()
+            owes = link.owes()
+            if link.blocked:
+                with self.lock:
+                    self._troubled("an alarm of the broker blocks publishers")
+            elif owes is None or now - owes < self.patience:
+                link.answered()
+                with self.lock:
+                    self.state.connected()
+                    if self.spool is None:
+                        self._recovered()
+            elif link.silent(now) > self.patience:
+                self._lose("no answer within %g s" % (2 * self.patience))
+            else:
+                with self.lock:
+                    self._troubled("no confirmation within %g s" % self.patience)
+                link.ask(now)
+        except Exception as error:
+            self._lose(name_of(error))
+
+    def _send(self):
+        """Send what callers have brought."""
+        while self.link is not None and not self.link.blocked:
+            with self.lock:
+                job = self.jobs.popleft() if self.jobs else None
+                if job is None:
+                    return
+                if job.outcome is not None:
+                    continue
+                job.link, job.sent, job.answer = self.link, None, None
+                self.flying.append(job)
+            try:
+                job.sent = self.link.send(job.message)
+            except Exception as error:
+                self._lose(name_of(error))
+
+    def _read(self):
+        try:
+            self.link.read()
+            while self.link.pending() or select.select([self.link], [], [], 0)[0]:
+                self.link.read()
+        except Exception as error:
+            self._lose(name_of(error))
+
+    def _settle(self):
+        """Tell callers what became of their messages."""
+        for job in [job for job in self.flying if job.sent is not None and job.sent.outcome is not None]:
+            outcome = job.sent.outcome
+            if self.link is not None and outcome is not True and job.sent.may_be_declared_anew():
+                try:
+                    self.link.send_again(job.sent)
+                except Exception as error:
+                    self._lose(name_of(error))
+                continue
+            if isinstance(outcome, MessageNacked):
+                with self.lock:
+                    self._troubled("a queue refuses tasks, as one does that is full")
+                outcome = LOST if job.keepable else outcome
+            self._answer(job, LOST if isinstance(outcome, Unanswered) else outcome)
+
+    def _answer(self, job, answer):
+        """What was sent has been answered, or can't be any more."""
+        with self.lock:
+            self.flying.remove(job)
+            job.answer, job.sent = answer, None
+            doubted, job.doubted = job.doubted, False
+            if job.outcome is None and answer is LOST and job.retry and (self.state.healthy or not job.keepable):
+                job.link = None
+                self.jobs.append(job)  # goes again
+                return
+            if job.outcome is None:
+                job.outcome = answer if answer is not LOST else KEEP if job.keepable else self._error()
+        job.done.set()
+        if doubted:
+            self._no_doubt(job)
+
+    def _no_doubt(self, job):
+        """What was kept as doubtful is so no more: delivered, or to be sent again (and refused again, then set aside)."""
+        try:
+            if job.answer is True:
+                self.spool.sure(job.message)
+            else:
+                self.spool.lost([job.message])
+        except SpoolError as error:
+            say("%s may be delivered twice: the spool can't be reached: %s" % (job.message, error))
+
+    def _lose(self, cause):
+        """The link is gone."""
+        link, self.link = self.link, None
+        if link is None:
+            return
+        link.drop()
+        lost = [job for job in self.flying if job.link is link]
+        if lost or self.delivery is not None and self.delivery.batch:  # else nobody has noticed, nor need they
+            with self.lock:
+                self._troubled(cause)
+        if self.delivery is not None:
+            self.delivery.lost()
+        for job in reversed(lost):  # what was doubtful goes first, and the first of it foremost
+            self._answer(job, LOST)
+
+    def _connect(self, now):
+        """Have a link made if one is wanted; returns when to ask again."""
+        if self.link is not None:
+            return LOOK
+        with self.lock:
+            wanted = bool(self.jobs) or not self.state.healthy
+        if wanted or self.delivery is not None and self.delivery.left:
+            return self.connector.attempt(now) - now
+        return LOOK
+
+    def _deliver(self, now):
+        """Deliver what is in the spool, if it is time to; returns when to ask again."""
+        if self.delivery is None:
+            return LOOK
+        with self.lock:
+            healthy, putting = self.state.healthy, self.putting
+            doubts = any(job.doubted for job in self.flying)
+        if doubts and now - self.lived > LIVES / 5:
+            self.lived = now
+            try:
+                self.spool.live()
+            except SpoolError:
+                pass  # whoever delivers next will say so
+        if healthy and not self.delivery.left and now < self.look:
+            return self.look - now
+        if self.link is None and not healthy:
+            return LOOK
+        if self.link is not None and (self.link.blocked or self.link.asked) and not self.delivery.batch:
+            return LOOK
+        self.look = now + LOOK
+        if self.link is None:  # nobody publishes here: look whether there is a reason to connect
+            return self.delivery.look(now)
+        try:
+            wait = self.delivery.step(self.link, now)
+        except Exception as error:
+            self._lose(name_of(error))
+            return 0
+        if not healthy and not self.delivery.batch and not doubts and not putting:
+            if self.delivery.left == 0 or self.delivery.unreachable:
+                with self.lock:
+                    if not self.putting:
+                        self._recovered()
+        return wait
+
+    def _due(self, now):
+        """When the link has to be watched again."""
+        if self.link is None:
+            return LOOK
+        owes = self.link.owes()
+        if owes is None:
+            return BEAT
+        asked = self.link.asked[0] if self.link.asked else owes
+        return min(max(asked + self.patience - now, 0.05), BEAT)
+
+    # ---- Both sides, with the lock
+
+    def _troubled(self, cause, for_ever=False, error=None):
+        """Note it, say it if it is news, and let go of those who wait."""
+        now = time.monotonic()
+        if self.state.trouble(now, cause, for_ever):
+            if self.spool is None:
+                then = "tasks can't be kept: %s" % self.why
+            elif for_ever:
+                then = "time doesn't heal that, so tasks are errors until it is mended"
+            else:
+                then = "tasks are kept until it is over"
+            say("the broker is in trouble: %s; %s" % (cause, then))
+            self._tell(now)
+        for job in list(self.jobs) + self.flying:
+            if job.outcome is not None:
+                continue
+            if for_ever or not job.retry:
+                job.outcome = self._error()
+                job.outcome.__cause__ = error
+            elif job.keepable:
+                job.outcome = KEEP
+            else:
+                continue  # it has some seconds yet
+            job.done.set()
+        self.jobs = deque(job for job in self.jobs if job.outcome is None)
+
+    def _recovered(self):
+        now = time.monotonic()
+        over = self.state.emptied(now)
+        if over is not None:
+            say("the broker is well again after %.1f s; this process had kept %d tasks" % over)
+            self._tell(now)
+
+    def _tell(self, now):
+        """Leave the state where `proof` finds it."""
+        path = os.path.join(STATES, str(os.getpid()))
+        try:
+            with open(path + ".part", "w") as file:
+                json.dump(dict(self.state.says(now), at=round(time.time(), 1)), file)
+            os.replace(path + ".part", path)
+        except OSError:
+            pass

@@ -1,0 +1,249 @@
+"""Where tasks are kept while the broker is in trouble: Plane's own Redis, so they outlive process, container and pod.
+
+In a database of its own there, for Plane's API empties its cache, which is the whole of its database, each time it starts.
+What is kept is encrypted and signed by SECRET_KEY: who can read or write that Redis can neither read a task nor make
+Plane run one of his own (he can delete what is kept, or have it run again). One process at a time delivers: see `lease`.
+
+    queue   list: what waits, in the order in which it has to go
+    doubt   hash: what was sent and not confirmed, by who sent it, as long as that one lives and waits for the answer
+    aside   list: what the broker refused for a reason that time doesn't heal
+    bytes   number: the size of all that is in the three
+"""
+
+import base64
+import hashlib
+import os
+import time
+
+from . import here, name_of, say
+from .message import Message
+
+DATABASE = 15  # the last one of a Redis as it comes; Plane uses 0
+WAIT = 0.5  # seconds for Redis to answer: a request waits for it
+LEASE = 5.0  # seconds that the right to deliver lasts without being renewed: what a killed process leaves behind
+LIVES = 10.0  # seconds that a process counts as alive after its last word
+DENIED = 1.0  # seconds in which nobody asks a Redis again that did not answer
+
+# KEYS: queue, doubt, aside, bytes. ARGV: entry, most tasks, most bytes, who doubts (empty: goes to the end of the queue)
+PUT = """
+local tasks = redis.call('LLEN', KEYS[1]) + redis.call('HLEN', KEYS[2]) + redis.call('LLEN', KEYS[3])
+local bytes = tonumber(redis.call('GET', KEYS[4]) or '0')
+if tasks >= tonumber(ARGV[2]) or bytes + #ARGV[1] > tonumber(ARGV[3]) then return {0, tasks, bytes} end
+if ARGV[4] == '' then redis.call('RPUSH', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[2], ARGV[4], ARGV[1]) end
+redis.call('INCRBY', KEYS[4], #ARGV[1])
+return {1, tasks + 1, bytes + #ARGV[1]}
+"""
+# KEYS: queue, bytes. ARGV: entries that were delivered
+DONE = """
+for _, entry in ipairs(ARGV) do
+    if redis.call('LREM', KEYS[1], 1, entry) == 1 then redis.call('DECRBY', KEYS[2], #entry) end
+end
+"""
+# KEYS: queue, aside, bytes. ARGV: the entry, what becomes of it
+ASIDE = """
+if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 1 then
+    redis.call('RPUSH', KEYS[2], ARGV[2])
+    redis.call('INCRBY', KEYS[3], #ARGV[2] - #ARGV[1])
+end
+"""
+# KEYS: doubt, bytes. ARGV: who
+SURE = """
+local entry = redis.call('HGET', KEYS[1], ARGV[1])
+if entry then redis.call('HDEL', KEYS[1], ARGV[1]); redis.call('DECRBY', KEYS[2], #entry) end
+"""
+# KEYS: doubt, queue. ARGV: who doubts, the last one first
+LOST = """
+for _, field in ipairs(ARGV) do
+    local entry = redis.call('HGET', KEYS[1], field)
+    if entry then redis.call('HDEL', KEYS[1], field); redis.call('LPUSH', KEYS[2], entry) end
+end
+"""
+# KEYS: aside, queue
+RETRY = """
+local moved = 0
+while true do
+    local entry = redis.call('LPOP', KEYS[1])
+    if not entry then return moved end
+    redis.call('RPUSH', KEYS[2], entry)
+    moved = moved + 1
+end
+"""
+# KEYS: lease. ARGV: who, milliseconds
+HOLD = """
+local holder = redis.call('GET', KEYS[1])
+if holder == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]); return 1 end
+if holder then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+LET_GO = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
+
+
+class SpoolError(Exception):
+    """The spool can't take or give a task; the text says why."""
+
+
+class Entry:
+    """A message that is kept. `token`: what Redis has of it."""
+
+    __slots__ = ("token", "message", "since", "reason")
+
+    def __init__(self, token, message, since, reason=""):
+        self.token, self.message, self.since, self.reason = token, message, since, reason
+
+
+class Spool:
+    """The tasks of one Plane. Its methods raise SpoolError; they may be called from any thread."""
+
+    def __init__(self, url, secret, tasks, size):
+        """`url` of Plane's Redis, Plane's SECRET_KEY, the most tasks and the most bytes. Raises SpoolError."""
+        try:
+            from cryptography.fernet import Fernet
+            from redis import BlockingConnectionPool, Redis
+        except ImportError as error:
+            raise SpoolError(name_of(error))
+        if not url:
+            raise SpoolError("Plane's settings name no REDIS_URL")
+        if not secret or secret != os.environ.get("SECRET_KEY"):
+            raise SpoolError("SECRET_KEY is not in the environment: each process has another one")
+        key = hashlib.sha256(b"plane-webhook spool\0" + secret.encode()).digest()
+        self.cipher = Fernet(base64.urlsafe_b64encode(key))
+        prefix = "plane-webhook:{%s}:" % hashlib.sha256(b"name\0" + key).hexdigest()[:16]
+        names = ("queue", "doubt", "aside", "bytes", "lease")
+        self.queue, self.doubt, self.aside, self.bytes, self.lease = [prefix + name for name in names]
+        self.alive = prefix + "alive:"
+        options = {"ssl_cert_reqs": None} if url.startswith("rediss:") else {}  # as Plane's own client has it
+        try:
+            pool = BlockingConnectionPool.from_url(
+                url, max_connections=4, timeout=WAIT, socket_timeout=WAIT, socket_connect_timeout=WAIT, **options
+            )
+        except ValueError as error:
+            raise SpoolError("REDIS_URL can't be used: %s" % type(error).__name__)
+        pool.connection_kwargs["db"] = DATABASE
+        self.redis, self.tasks, self.size = Redis(connection_pool=pool), tasks, size
+        self.denied, self.why = 0.0, ""
+        self.me = "%s:%s" % (here(), os.urandom(4).hex())
+
+    def put(self, message, doubt=False):
+        """Keep a message; with `doubt` as one that was sent and may yet be confirmed."""
+        now = time.time()
+        token = self._seal(message, now)
+        field = self._field(message) if doubt else ""
+        if doubt:
+            self.live()
+        keys = (self.queue, self.doubt, self.aside, self.bytes)
+        taken, tasks, size = self._do(PUT, keys, token, self.tasks, self.size, field)
+        if not taken:
+            raise SpoolError("it is full: %d tasks, %d bytes" % (tasks, size))
+
+    def waiting(self):
+        """How many wait to be delivered, and how many are doubtful."""
+        return self._call(lambda redis: (redis.llen(self.queue), redis.hlen(self.doubt)))
+
+    def first(self, start, count):
+        """The entries from `start` on. What this Plane did not sign goes, and is said."""
+        entries = []
+        for token in self._call(lambda redis: redis.lrange(self.queue, start, start + count - 1)):
+            entry = self._open(token)
+            if entry is None:
+                self.done([token])
+                say("an entry of the spool that this Plane did not sign was removed")
+            else:
+                entries.append(entry)
+        return entries
+
+    def done(self, tokens):
+        """These have been delivered."""
+        self._do(DONE, (self.queue, self.bytes), *tokens)
+
+    def set_aside(self, entry, reason):
+        """The broker refused this one for good."""
+        token = self._seal(entry.message, entry.since, reason)
+        self._do(ASIDE, (self.queue, self.aside, self.bytes), entry.token, token)
+
+    def retry(self):
+        """Have what was set aside tried again, after what waits; returns how many that is."""
+        return self._do(RETRY, (self.aside, self.queue))
+
+    def sure(self, message):
+        """A doubtful one has been confirmed."""
+        self._do(SURE, (self.doubt, self.bytes), self._field(message))
+
+    def lost(self, messages):
+        """Of doubtful ones, in the order in which they were sent, no confirmation can come any more: they go first."""
+        self._do(LOST, (self.doubt, self.queue), *[self._field(message) for message in reversed(messages)])
+
+    def live(self):
+        """Say that this process lives, and still waits for what it doubts."""
+        self._call(lambda redis: redis.set(self.alive + self.me, 1, px=int(LIVES * 1000)))
+
+    def adopt(self):
+        """What processes doubted that live no more goes first."""
+        fields = [field.decode() for field in self._call(lambda redis: redis.hkeys(self.doubt))]
+        owners = {field.split("|")[0] for field in fields}
+        dead = [one for one in owners if not self._call(lambda redis: redis.exists(self.alive + one))]
+        left = [field for field in fields if field.split("|")[0] in dead]
+        if left:
+            self._do(LOST, (self.doubt, self.queue), *reversed(left))
+
+    def hold(self):
+        """Take or renew the right to deliver; False if another process has it."""
+        return bool(self._do(HOLD, (self.lease,), self.me, int(LEASE * 1000)))
+
+    def let_go(self):
+        """Leave the right to deliver to others."""
+        self._do(LET_GO, (self.lease,), self.me)
+
+    def says(self):
+        """What is kept, for people: a dict of plain values. What was set aside is named, without its arguments."""
+
+        def ask(redis):
+            pipeline = redis.pipeline()
+            pipeline.llen(self.queue), pipeline.hlen(self.doubt), pipeline.get(self.bytes)
+            pipeline.lindex(self.queue, 0), pipeline.lrange(self.aside, 0, -1)
+            return pipeline.execute()
+
+        waiting, doubtful, size, oldest, aside = self._call(ask)
+        first = self._open(oldest) if oldest else None
+        refused = [entry for entry in map(self._open, aside) if entry]
+        return {
+            "waiting": waiting,
+            "sent and not confirmed": doubtful,
+            "bytes": int(size or 0),
+            "oldest, seconds": round(time.time() - first.since, 1) if first else None,
+            "set aside": ["%s: %s" % (entry.message, entry.reason) for entry in refused],
+        }
+
+    def _field(self, message):
+        return "%s|%s|%d" % (self.me, message.id, id(message))  # a task that is tried again has the same id
+
+    def _seal(self, message, since, reason=""):
+        from amqp.serialization import dumps
+
+        return self.cipher.encrypt(dumps("F", [{"message": message.dump(), "since": since, "reason": reason}]))
+
+    def _open(self, token):
+        from amqp.serialization import loads
+        from cryptography.fernet import InvalidToken
+
+        try:
+            fields = loads("F", self.cipher.decrypt(token), 0)[0][0]
+            return Entry(token, Message.load(fields["message"]), fields["since"], fields["reason"])
+        except InvalidToken:
+            return None
+
+    def _do(self, script, keys, *arguments):
+        return self._call(lambda redis: redis.eval(script, len(keys), *keys, *arguments))
+
+    def _call(self, deed):
+        """Nothing is asked of a Redis that has just not answered: whoever is in a request would wait for it."""
+        from redis import RedisError
+
+        if time.monotonic() < self.denied:
+            raise SpoolError(self.why)
+        try:
+            return deed(self.redis)
+        except (RedisError, OSError) as error:
+            self.denied, self.why = time.monotonic() + DENIED, "Redis: " + name_of(error)
+            raise SpoolError(self.why)
+
