@@ -346,7 +346,7 @@ BY_CELERY = {
 }
 BOTH = ("upstream", "ours")
 IDLE = 3.0  # seconds: six of the scaled timeouts
-ALARM = 30.0  # seconds that an alarm lasts: longer than a worker's pauses before it connects anew, and today's deadline
+ALARM = 30.0  # seconds that an alarm lasts: longer than a worker's pauses before it connects anew
 FEW = 5  # publishes of a cell in which each costs the broker's command line, some seconds
 QUEUED = 15  # tasks
 
@@ -566,6 +566,19 @@ CELLS = [
     *(
         Cell(fault.name, fault.title, first(fault), SECONDS, kind=kind, loses=False, heals=False, contenders=BOTH)
         for fault, kind in SPOOLS
+    ),
+    *(
+        Cell(
+            kind,
+            f"broker away while somebody publishes, {title}",
+            interrupted(lambda stack: stack.proxy.heal()),
+            SECONDS,
+            kind=kind,
+            loses=False,
+            heals=False,
+            contenders=BOTH,
+        )
+        for kind, title in (("small-spool", "with room for 3 tasks"), ("no-spool", "without a spool"))
     ),
 ]
 BY_NAME = {cell.name: cell for cell in CELLS}

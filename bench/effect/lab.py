@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import trustme
 
@@ -34,6 +34,8 @@ Kind = Literal[
     "far-redis",
     "own-user",
     "strict",
+    "small-spool",
+    "no-spool",
     "worker",
     "worker-default",
     "consumer",
@@ -52,8 +54,12 @@ KINDS: dict[Kind, str] = {
     "far-redis": "with a proxy before its Redis too, timeouts scaled down",
     "own-user": "as a user of its own, timeouts scaled down",
     "strict": "on a broker that takes no large messages, timeouts scaled down",
+    "small-spool": "with room for a few tasks in the spool, timeouts scaled down",
+    "no-spool": "without a spool, timeouts scaled down",
     "dns": "by a name that the lab's own name server resolves, timeouts scaled down",
 }
+SPOOL_TASKS = 3  # fewer than the publishes of any cell
+SPOOLS: dict[str, dict[str, Any]] = {"small-spool": {"spool_tasks": SPOOL_TASKS}, "no-spool": {"spool": "none"}}
 UNSCALED: tuple[Kind, ...] = ("default", "worker-default", "consumer", "direct")
 
 
@@ -118,6 +124,8 @@ class Lab:
             own = make(scale=SCALE, user=contender)
             add_user(own)
             return own
+        if kind in SPOOLS:
+            return make(scale=SCALE, publish=SPOOLS[kind])
         if kind in ("nodes", "far-redis"):
             return make(scale=SCALE, nodes=2 if kind == "nodes" else 1, far_redis=kind == "far-redis")
         return make(scale=1.0 if kind in UNSCALED else SCALE, direct=kind == "direct")

@@ -346,9 +346,9 @@ class Stack(Startable):
 
 def disordered(times: Mapping[str, tuple[float, float]], arrived: Iterable[frozenset[str]]) -> int:
     """Count the publishes that arrived, for the first time, after one that was asked for when they had been answered.
-    `times` tells of each token when it was asked for and answered well; `arrived` are those of the messages, as they
-    `times` tells of each token when it was asked for and answered; `arrived` are the tokens of the messages, as they
-    came. Requests that overlap have no order.
+
+    `times` tells of each token when it was asked for and answered well; `arrived` are the tokens of the messages, as
+    they came. Requests that overlap have no order.
     """
     latest, late = 0.0, set()
     for message in dict.fromkeys(arrived):
