@@ -46,7 +46,7 @@ SCALE = 0.1
 TOO_MANY = 3  # hung requests: then a cell is over, for it would take an hour
 QUEUE = "celery"
 PAUSE = 0.01  # seconds between a client's requests under load: the lab must not measure its own two cores
-QUIET = 3.0  # seconds without an arrival after which what has not arrived is lost: a spool begins within 2 s
+QUIET = 5.0  # seconds without an arrival after which what has not arrived is lost: a spool begins within 2 s
 KEY = "the-lab's-own-key-" * 3  # SECRET_KEY: as long as Django wants one
 _tokens = count(1)
 # The last line of a traceback: it stands at the left margin.
