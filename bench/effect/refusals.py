@@ -19,8 +19,8 @@ STRICT = {"max_message_size": "100000"}  # of a broker that takes no large messa
 
 
 def _full(stack: Stack) -> None:
-    """One message is in the queue, and no other may be. What was in it before is counted: the limit would drop it."""
-    stack.drain()
+    """One message is in the queue, and no other may be. The limit drops what is there, so that is counted before."""
+    stack.wait_for_late_ones()
     definition = json.dumps({"max-length": 1, "overflow": "reject-publish"})
     stack.broker.rabbitmqctl("set_policy", "-p", stack.vhost, "--apply-to", "queues", FULL, f"^{QUEUE}$", definition)
     stack.publish(counted=False)
