@@ -18,16 +18,20 @@ FULL = "full"  # a policy
 STRICT = {"max_message_size": "100000"}  # of a broker that takes no large messages: bytes
 
 
-def _full(stack: Stack) -> None:
-    """One message is in the queue, and no other may be. The limit drops what is there, so that is counted before."""
-    stack.wait_for_late_ones()
-    definition = json.dumps({"max-length": 1, "overflow": "reject-publish"})
+def _limit(stack: Stack, **more: int) -> None:
+    definition = json.dumps({"overflow": "reject-publish", **more})
     stack.broker.rabbitmqctl("set_policy", "-p", stack.vhost, "--apply-to", "queues", FULL, f"^{QUEUE}$", definition)
+
+
+def _full(stack: Stack) -> None:
+    """One message is in the queue, and no other may be. A limit that came first would drop what is there already."""
+    _limit(stack)
+    _limit(stack, **{"max-length": 1})
     stack.publish(counted=False)
 
 
 def _not_full(stack: Stack) -> None:
-    stack.broker.rabbitmqctl("clear_policy", "-p", stack.vhost, FULL)
+    _limit(stack)
 
 
 def _read_only(stack: Stack) -> None:

@@ -252,7 +252,7 @@ class Stack(Startable):
 
     def score(self) -> Score:
         """Take what arrived out of the queue, compare, and forget the shots."""
-        self.wait_for_late_ones()
+        self._wait_for_late_ones()
         messages = self._take()
         arrived, tokens = Counter(each for each, _ in messages), set().union(*(named for _, named in messages))
         score = Score(publishes=len(self.shots), duplicates=arrived.total() - len(arrived))
@@ -333,7 +333,7 @@ class Stack(Startable):
         taken, self._arrived = self._arrived, []
         return taken
 
-    def wait_for_late_ones(self) -> None:
+    def _wait_for_late_ones(self) -> None:
         """Return when all that was answered 200 has arrived, or when nothing arrives any more."""
         wanted = {each for shot in self.shots if shot.status == http.HTTPStatus.OK for each in shot.ids}
         seen, quiet = -1, time.monotonic() + QUIET
