@@ -145,7 +145,7 @@ class Broker(Startable):
 
     def disk_alarm(self, *, on: bool) -> None:
         """Have it block its publishers as when the disk is nearly full, or let go of them again."""
-        self.rabbitmqctl("set_disk_free_limit", "1000TB" if on else DEFAULT_DISK_LIMIT)
+        self.rabbitmqctl("set_disk_free_limit", "100000GB" if on else DEFAULT_DISK_LIMIT)
 
     def rabbitmqctl(self, *words: str, timeout: float = 120) -> str:
         """Run rabbitmqctl against it and return what it printed. LabError if it fails, or if the broker doesn't run."""

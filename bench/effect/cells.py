@@ -11,12 +11,15 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from bench.effect.contenders import WHAT
-from bench.effect.faults import FAULTS, NAMES, SETTLE, Fault
+from bench.effect.faults import FAULTS, NAMES, NODES, SETTLE, SPOOLS, Fault
 from bench.effect.lab import Kind, Lab, each
-from bench.effect.stack import PUBLISH, SCALE
+from bench.effect.refusals import HEALING, REFUSALS, TOO_LARGE, USER_DELETED
+from bench.effect.stack import PUBLISH, SCALE, Shot, token
+from lab.broker import Broker
 from lab.faults import SWALLOW, Flow
 
 if TYPE_CHECKING:
+    from bench.effect.publishers import Submitted
     from bench.effect.stack import Stack
 
 WAYS = ("delay", "apply_async", "send_task", "chain", "group")
@@ -40,6 +43,8 @@ class Cell:
     loses: bool = True
     quick: bool = False
     kills: bool = False  # the process that answers: a request may be cut off, and the next waits for its successor
+    clean: bool = False  # nothing may arrive twice: nobody had a reason to send again
+    heals: bool = True  # by itself: who keeps what can't be published now has no reason to answer with an error
     contenders: tuple[str, ...] = tuple(WHAT)
 
 
@@ -171,21 +176,79 @@ def broker_flaps(lab: Lab, stacks: list[Stack], count: int) -> None:
         flapper.join()
 
 
-def alarm(*, dies: bool) -> Callable[[Lab, list[Stack], int], None]:
-    """A memory alarm blocks publishers; `dies`: the API's container is killed before it is over."""
+Alarm = Callable[..., None]  # of a broker, `on` or not
+
+
+def alarm(raised: Alarm, *, dies: bool = False) -> Callable[[Lab, list[Stack], int], None]:
+    """An alarm blocks publishers; `dies`: the API's container is killed before it is over."""
 
     def run(lab: Lab, stacks: list[Stack], count: int) -> None:
         for way in islice(cycle(WAYS), count):
             each(stacks, lambda stack: stack.warm())
-            lab.broker.memory_alarm(on=True)
+            raised(lab.broker, on=True)
             each(stacks, lambda stack, way=way: stack.publish(way))
             if dies:
                 each(stacks, lambda stack: stack.container.restart(kill=True))
-            lab.broker.memory_alarm(on=False)
+            raised(lab.broker, on=False)
             if dies:
                 each(stacks, lambda stack: stack.container.wait_ready(stack.port))
 
     return run
+
+
+def alarm_loaded(raised: Alarm) -> Callable[[Lab, list[Stack], int], None]:
+    """Clients publish all the time, and the alarm comes and goes."""
+
+    def run(lab: Lab, stacks: list[Stack], count: int) -> None:
+        over = threading.Event()
+
+        def strike() -> None:
+            for _ in range(max(count // PER_STRIKE, 3)):
+                time.sleep(GAP)
+                raised(lab.broker, on=True)
+                time.sleep(LASTS[True])
+                raised(lab.broker, on=False)
+            over.set()
+
+        striker = threading.Thread(target=strike)
+        striker.start()
+        try:
+            each(stacks, lambda stack: stack.load(lambda: over.is_set() and len(stack.shots) >= count, CLIENTS, WAYS))
+        finally:
+            striker.join()
+
+    return run
+
+
+def consumes_in_alarm(lab: Lab, stacks: list[Stack], count: int) -> None:
+    """A worker has to connect anew while a memory alarm blocks publishers, with tasks in its queue.
+
+    Consuming is what ends an alarm. What has not run when it is over counts as hung.
+    """
+
+    def before(stack: Stack) -> list[Submitted]:
+        stack.proxy.door("refuse")
+        stack.proxy.cut()
+        return stack.queue(count)
+
+    submitted = {stack.contender: before(stack) for stack in stacks}
+    since = {stack.contender: len(stack.container.stderr) for stack in stacks}
+    lab.broker.memory_alarm(on=True)
+    try:
+        until = time.monotonic() + ALARM
+        each(stacks, lambda stack: stack.proxy.door("open"))
+        each(stacks, lambda stack: stack.note(submitted[stack.contender], since[stack.contender], until))
+    finally:
+        lab.broker.memory_alarm(on=False)
+    each(stacks, _consumes)
+
+
+def _consumes(stack: Stack) -> None:
+    """See that it consumes now; else the worker itself counts as broken, and is started again."""
+    if stack.publish(counted=False).status != 200:
+        stack.shots.append(Shot(token(), 0, 0.0))
+        stack.container.restart(kill=True)
+        stack.wait_ready()
 
 
 def cold(_lab: Lab, stacks: list[Stack], count: int) -> None:
@@ -202,6 +265,53 @@ def cold(_lab: Lab, stacks: list[Stack], count: int) -> None:
             back.join()
 
     each(stacks, one)
+
+
+def interrupted(how: Callable[[Stack], None]) -> Callable[[Lab, list[Stack], int], None]:
+    """The broker is away while somebody publishes; before it is back, what keeps those tasks is interrupted."""
+
+    def one(stack: Stack, count: int) -> None:
+        stack.warm()
+        stack.proxy.door("refuse")
+        stack.proxy.cut()
+        for way in islice(cycle(WAYS), count):
+            stack.publish(way)
+        how(stack)
+        stack.container.wait_ready(stack.port)
+
+    return lambda _lab, stacks, count: each(stacks, lambda stack: one(stack, count))
+
+
+def _worker_signalled(number: int) -> Callable[[Stack], None]:
+    def how(stack: Stack) -> None:
+        for process in stack.container.processes()[1:]:
+            stack.signal(process.pid, number)
+        time.sleep(SETTLE)
+        stack.proxy.heal()
+
+    return how
+
+
+def _container_killed(stack: Stack) -> None:
+    """The broker is back before the next one starts: Plane's own start needs it."""
+    stack.signal(stack.container.process.pid, signal.SIGKILL)
+    stack.container.wait()
+    stack.proxy.heal()
+    stack.container.start()
+
+
+def _pod_replaced(stack: Stack) -> None:
+    stack.delete()
+    stack.proxy.heal()
+    stack.create()
+
+
+INTERRUPTIONS = [
+    ("term", "gunicorn's worker is rotated", _worker_signalled(signal.SIGTERM)),
+    ("kill", "gunicorn's worker is killed", _worker_signalled(signal.SIGKILL)),
+    ("container", "the container is killed", _container_killed),
+    ("pod", "the pod is replaced", _pod_replaced),
+]
 
 
 def workers(number: int) -> Callable[[Lab, list[Stack], int], None]:
@@ -236,6 +346,9 @@ BY_CELERY = {
 }
 BOTH = ("upstream", "ours")
 IDLE = 3.0  # seconds: six of the scaled timeouts
+ALARM = 30.0  # seconds that an alarm lasts: longer than a worker's pauses before it connects anew
+FEW = 5  # publishes of a cell in which each costs the broker's command line, some seconds
+QUEUED = 15  # tasks
 
 QUICK = {
     "half-open",
@@ -258,6 +371,7 @@ CELLS = [
             SECONDS if fault.slow else MILLISECONDS,
             loses=fault.loses,
             quick=fault.name in QUICK,
+            heals=fault.name != "unbound",
         )
         for fault in FAULTS
     ),
@@ -332,8 +446,10 @@ CELLS = [
     Cell("once", "ONE half-open event, then a long load", once, 2500),
     Cell("delay", "2.5 ms each way, no fault", healthy, MILLISECONDS, loses=False),
     Cell("cold", "connection refused for 0.9 s, first publish of a process", cold, SECONDS, loses=False),
-    Cell("outage-3s", "broker away for 3 s, under load", outage(3), SECONDS, kind="default", loses=False),
-    Cell("outage-30s", "broker away for 30 s, under load", outage(30), SECONDS, kind="default", loses=False),
+    Cell("outage-3s", "broker away for 3 s, under load", outage(3), SECONDS, kind="default", loses=False, clean=True),
+    Cell(
+        "outage-30s", "broker away for 30 s, under load", outage(30), SECONDS, kind="default", loses=False, clean=True
+    ),
     Cell(
         "worker-term",
         "worker TERMed again and again under load",
@@ -354,7 +470,115 @@ CELLS = [
     Cell("broker-kill-restart", "broker killed and started again", broker_away("kill restart"), SECONDS, loses=False),
     Cell("broker-killed", "broker killed, publish while it is gone", broker_away("kill"), SECONDS, loses=False),
     Cell("broker-flaps", "broker killed and started again and again, under load", broker_flaps, MILLISECONDS),
-    Cell("alarm", "blocked by a memory alarm", alarm(dies=False), SECONDS, loses=False),
-    Cell("alarm-exit", "blocked by a memory alarm, and the container is killed", alarm(dies=True), SECONDS),
+    Cell(
+        "alarm", "blocked by a memory alarm", alarm(Broker.memory_alarm), SECONDS, loses=False, quick=True, clean=True
+    ),
+    Cell(
+        "alarm-exit",
+        "blocked by a memory alarm, and the container is killed",
+        alarm(Broker.memory_alarm, dies=True),
+        SECONDS,
+    ),
+    Cell("alarm-disk", "blocked by a disk alarm", alarm(Broker.disk_alarm), FEW, loses=False, clean=True),
+    Cell(
+        "alarm@load",
+        "memory alarms that come and go; under load",
+        alarm_loaded(Broker.memory_alarm),
+        MILLISECONDS,
+        loses=False,
+        clean=True,
+    ),
+    Cell(
+        "alarm-disk@load",
+        "disk alarms that come and go; under load",
+        alarm_loaded(Broker.disk_alarm),
+        MILLISECONDS,
+        loses=False,
+        clean=True,
+    ),
+    Cell(
+        "consumer-alarm",
+        "worker: connects anew in a memory alarm, 15 tasks queued",
+        consumes_in_alarm,
+        QUEUED,
+        kind="consumer",
+        loses=False,
+        quick=True,
+        contenders=BOTH,
+    ),
+    *(
+        Cell(
+            fault.name,
+            f"two brokers: {fault.title}",
+            first(fault),
+            SECONDS,
+            kind="nodes",
+            loses=False,
+            quick=fault.name == "nodes-first-deaf",
+            contenders=BOTH,
+        )
+        for fault in NODES
+    ),
+    *(
+        Cell(
+            fault.name,
+            fault.title,
+            first(fault),
+            FEW,
+            loses=fault.loses,
+            heals=fault in HEALING,
+            contenders=BOTH,
+        )
+        for fault in REFUSALS
+    ),
+    Cell(
+        "user-deleted",
+        USER_DELETED.title,
+        first(USER_DELETED),
+        FEW,
+        kind="own-user",
+        loses=USER_DELETED.loses,
+        heals=False,
+        contenders=BOTH,
+    ),
+    Cell(
+        "too-large",
+        TOO_LARGE.title,
+        first(TOO_LARGE, ("large",)),
+        SECONDS,
+        kind="strict",
+        heals=False,
+        contenders=BOTH,
+    ),
+    *(
+        Cell(
+            f"spool-{name}",
+            f"broker away, then {title}",
+            interrupted(interruption),
+            SECONDS,
+            loses=False,
+            quick=name in ("kill", "container"),
+            kills=True,
+            contenders=BOTH,
+        )
+        for name, title, interruption in INTERRUPTIONS
+    ),
+    *(
+        Cell(fault.name, fault.title, first(fault), SECONDS, kind=kind, loses=False, heals=False, contenders=BOTH)
+        for fault, kind in SPOOLS
+    ),
+    *(
+        Cell(
+            kind,
+            f"broker away while somebody publishes, {title}",
+            interrupted(lambda stack: stack.proxy.heal()),
+            SECONDS,
+            kind=kind,
+            loses=False,
+            heals=False,
+            contenders=BOTH,
+        )
+        for kind, title in (("small-spool", "with room for 3 tasks"), ("no-spool", "without a spool"))
+    ),
 ]
 BY_NAME = {cell.name: cell for cell in CELLS}

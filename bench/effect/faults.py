@@ -113,7 +113,8 @@ def _stale_answer(stack: Stack) -> None:
     stack.proxy.at_publish(AtPublish())
 
 
-def _mend_queue(stack: Stack) -> None:
+def mend_queue(stack: Stack) -> None:
+    """Make what may have been deleted of queue, exchange and binding, and connect anew."""
     stack.declare_queue()
     stack.proxy.heal()
 
@@ -173,9 +174,9 @@ FAULTS = [
         _passed,
         loses=False,
     ),
-    Fault("no-queue", "queue missing (deleted while connected)", _no_queue, _mend_queue),
-    Fault("unbound", "queue unbound from its exchange", _unbound, _mend_queue, loses=False),
-    Fault("stale-answer", "one without a route, then one dropped", _stale_answer, _mend_queue),
+    Fault("no-queue", "queue missing (deleted while connected)", _no_queue, mend_queue),
+    Fault("unbound", "queue unbound from its exchange", _unbound, mend_queue, loses=False),
+    Fault("stale-answer", "one without a route, then one dropped", _stale_answer, mend_queue),
 ]
 
 
@@ -194,4 +195,65 @@ NAMES = [
     Fault("dns-slow", "closed, and the name takes 1 s to resolve", _resolver("answer", 1.0), _resolver("answer")),
     Fault("dns-fails", "closed, and the name server fails", _resolver("fail"), _resolver("answer")),
     Fault("dns-silent", "closed, and the name server is silent", _resolver("silent"), _resolver("answer")),
+]
+
+
+def _dead(how: str, node: int) -> Deed:
+    """One of two addresses is dead, in one of the ways; the other is fine, and the connection to it ends."""
+
+    def deed(stack: Stack) -> None:
+        dead, good = stack.nodes[node], stack.nodes[1 - node]
+        if how == "half-open":
+            dead.flow(up=SWALLOW, down=SWALLOW, fresh=True)
+        else:
+            dead.door(how)
+            dead.flow(up=SWALLOW, down=SWALLOW)
+        if how == "refuse":
+            dead.cut(reset=True)
+        good.cut()
+
+    return deed
+
+
+def _alive(stack: Stack) -> None:
+    for node in stack.nodes:
+        node.heal()
+
+
+# Of stacks that have a list of brokers. Nobody loses by these but whose connection was to the one that fell silent.
+NODES = [
+    Fault(f"nodes-{which}-{name}", f"the {which} one {title}", _dead(how, node), _alive)
+    for node, which in enumerate(("first", "second"))
+    for how, name, title in (
+        ("refuse", "refused", "refuses"),
+        ("deaf", "deaf", "is silent, SYNs unanswered"),
+        ("half-open", "half-open", "takes connections and is silent"),
+    )
+]
+
+
+def _no_redis(stack: Stack) -> None:
+    stack.redis.stop()
+    _shut("refuse")(stack)
+
+
+def _redis(stack: Stack) -> None:
+    stack.redis.start()
+    stack.proxy.heal()
+
+
+def _silent_redis(stack: Stack) -> None:
+    stack.redis_proxy.flow(up=SWALLOW, down=SWALLOW, fresh=True)
+    _shut("refuse")(stack)
+
+
+def _redis_speaks(stack: Stack) -> None:
+    stack.redis_proxy.heal()
+    stack.proxy.heal()
+
+
+# What can't be kept is an error, at once: with the kind of stack that each needs.
+SPOOLS = [
+    (Fault("spool-away", "broker away, and Redis too", _no_redis, _redis), "scaled"),
+    (Fault("spool-half-open", "broker away, and Redis half-open", _silent_redis, _redis_speaks), "far-redis"),
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from uuid import uuid4
 
@@ -31,8 +32,19 @@ _FAILURES = re.compile(r"raised unexpected: |nternal error: |Message Error: ")
 _STAMP = "\n[20"  # a line of Celery's log begins with the time
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """A task in a worker's queue, and when it came there."""
+
+    token: str
+    task: str
+    at: float
+
+
 class Publisher(Stack):
     """What both have in common: all is told by the log."""
+
+    tasks_only: ClassVar = True
 
     def causes(self, log: str) -> list[str]:
         """Return, for each failure that the log tells of, the exception that ends its traceback."""
@@ -79,7 +91,8 @@ class Worker(Publisher):
             return self._keep(Shot(name, -1, seconds), counted=counted)
         if ended[1] is None:
             return self._keep(Shot(name, 500, seconds), counted=counted)
-        return self._keep(Shot(name, 200, seconds, (following if chain else ended[2],)), counted=counted)
+        ids = (following if chain else ended[2],)
+        return self._keep(Shot(name, 200, seconds, ids, start), counted=counted)
 
     def _submit(self, task: str, name: str, argument: str, chain: list[dict[str, Any]] | None = None) -> None:
         """Put a task into the worker's queue past the proxy, without Celery: this must not be what fails."""
@@ -96,6 +109,35 @@ class Worker(Publisher):
         with self.channel() as channel:
             channel.queue_declare(RELAY, durable=True, auto_delete=False)
             channel.basic_publish_confirm(message, routing_key=RELAY)
+
+
+class Consumer(Worker):
+    """A worker all of whose connections are struck: those that it consumes on, too."""
+
+    tasks_only: ClassVar = False
+    longest: ClassVar = 30.0  # one that doesn't consume never answers: then it isn't worth two minutes
+
+    def queue(self, count: int) -> list[Submitted]:
+        """Put tasks that publish, as most of Plane's do, into its queue, whether it consumes now or not."""
+        submitted = [Submitted(token(), uuid4().hex, time.monotonic()) for _ in range(count)]
+        for each in submitted:
+            self._submit(each.task, "relay_export", each.token)
+        return submitted
+
+    def note(self, submitted: list[Submitted], since: int, until: float) -> None:
+        """Keep what became of them: what had not run `until` then counts as hung, what failed as an error."""
+        wanted = {each.task: each for each in submitted}
+        ended = re.compile(r"\[([\w-]+)\] (?:succeeded[^\n']*'([\w-]+)'|raised|[iI]nternal)")
+        found: dict[str, re.Match[str]] = {}
+        while len(found) < len(wanted) and time.monotonic() < until:
+            matches = ended.finditer(self.container.stderr[since:])
+            found = {match[1]: match for match in matches if match[1] in wanted}
+            time.sleep(POLL)
+        for task, each in wanted.items():
+            match, seconds = found.get(task), time.monotonic() - each.at
+            status = -1 if match is None else 200 if match[2] else 500
+            ids = (match[2],) if match and match[2] else ()
+            self._keep(Shot(each.token, status, seconds, ids, each.at), counted=True)
 
 
 class Beat(Publisher):

@@ -46,7 +46,7 @@ SCALE = 0.1
 TOO_MANY = 3  # hung requests: then a cell is over, for it would take an hour
 QUEUE = "celery"
 PAUSE = 0.01  # seconds between a client's requests under load: the lab must not measure its own two cores
-QUIET = 3.0  # seconds without an arrival after which what has not arrived is lost: a spool begins within 2 s
+QUIET = 5.0  # seconds without an arrival after which what has not arrived is lost: a spool begins within 2 s
 KEY = "the-lab's-own-key-" * 3  # SECRET_KEY: as long as Django wants one
 _tokens = count(1)
 # The last line of a traceback: it stands at the left margin.
@@ -84,11 +84,14 @@ class Score:
 class Stack(Startable):
     """A running contender with a Redis of its own. `behind` stands between its proxy and the broker.
 
-    With `postgres` its database is a PostgreSQL of its own, as Plane's; else it is a file.
+    With `postgres` its database is a PostgreSQL of its own, as Plane's; else it is a file. It knows the broker by
+    `nodes` addresses, each a proxy; `far_redis` puts one before its Redis.
     """
 
     workload = "api"
     own_env: ClassVar[Mapping[str, str]] = {}  # that this kind of stack needs
+    tasks_only: ClassVar[bool] = False  # what the faults of its proxies strike
+    longest: ClassVar[float] = PATIENCE
 
     def __init__(
         self,
@@ -107,17 +110,24 @@ class Stack(Startable):
         direct: bool = False,
         names: NameServer | None = None,
         postgres: bool = False,
+        user: str = "guest",
+        nodes: int = 1,
+        far_redis: bool = False,
     ) -> None:
         self.contender, self.broker, self.vhost, self.scale = contender, broker, vhost, scale
-        self.patience = PATIENCE * max(scale, SHORTEST)
-        self.proxy = Proxy(behind.port if behind else broker.port, tasks_only=self.workload != "api")
+        self.patience = self.longest * max(scale, SHORTEST)
+        target = behind.port if behind else broker.port
+        self.nodes = [Proxy(target, tasks_only=self.tasks_only) for _ in range(nodes)]
+        self.proxy, self.user = self.nodes[0], user
         self.names = names
         self.redis, self.postgres = Redis(), Postgres() if postgres else None
+        self.redis_proxy = Proxy(self.redis.port) if far_redis else None
         self.port, self.broker_port = free_port(), broker.port if direct else self.proxy.port
+        ports = [broker.port] if direct else [node.port for node in self.nodes]
         variables = {
             "PORT": str(self.port),
-            "AMQP_URL": f"{scheme}://guest:guest@{host}:{self.broker_port}/{vhost}",
-            "REDIS_URL": self.redis.url,
+            "AMQP_URL": ";".join(f"{scheme}://{user}:{user}@{host}:{port}/{vhost}" for port in ports),
+            "REDIS_URL": f"redis://127.0.0.1:{self.redis_proxy.port}/" if self.redis_proxy else self.redis.url,
             "SECRET_KEY": KEY,
             **({"DATABASE_URL": self.postgres.url} if self.postgres else {}),
             **self.own_env,
@@ -133,12 +143,13 @@ class Stack(Startable):
         self.container = self._new()
         self.shots: list[Shot] = []
         self.timer: threading.Timer | None = None  # of a fault that passes by itself
-        self._read = 0
+        self._read, self._of_deleted = 0, ""
         self._arrived: list[tuple[str, frozenset[str]]] = []  # task id and tokens of each message, in their order
 
     def start(self) -> None:
         """Start it and return when it can publish."""
-        self.proxy.__enter__()
+        for proxy in self._proxies():
+            proxy.__enter__()
         self.redis.start()
         if self.postgres:
             self.postgres.start()
@@ -151,14 +162,28 @@ class Stack(Startable):
         if self.postgres:
             self.postgres.close()
         self.redis.close()
-        self.proxy.__exit__()
+        for proxy in self._proxies():
+            proxy.__exit__()
+
+    def _proxies(self) -> list[Proxy]:
+        return [*self.nodes, *([self.redis_proxy] if self.redis_proxy else [])]
+
+    def delete(self) -> None:
+        """Delete the pod, with its grace period: nothing of its volumes is left."""
+        self.container.terminate()
+        self._of_deleted = self._log_since()
+        self._read = 0
+        self.container.close()
+
+    def create(self) -> None:
+        """Start the pod that takes the place of the one that was deleted."""
+        self.container = self._new()
+        self.container.start()
 
     def replace(self) -> None:
-        """Delete the pod, with its grace period, and start what takes its place: nothing of its volumes is left."""
-        self.container.terminate()
-        self.container.close()
-        self.container, self._read = self._new(), 0
-        self.container.start()
+        """What a Deployment with a single pod does on `kubectl delete pod`."""
+        self.delete()
+        self.create()
 
     def _new(self) -> Container:
         return Container.from_pod(self.pod, image=self.image, binds=self.binds)
@@ -231,7 +256,7 @@ class Stack(Startable):
         messages = self._take()
         arrived, tokens = Counter(each for each, _ in messages), set().union(*(named for _, named in messages))
         score = Score(publishes=len(self.shots), duplicates=arrived.total() - len(arrived))
-        times = {shot.token: (shot.began, shot.began + shot.seconds) for shot in self.shots}
+        times = {shot.token: (shot.began, shot.began + shot.seconds) for shot in self.shots if shot.status == 200}
         score.disordered = disordered(times, [named for _, named in messages])
         log = self._log_since()
         for shot in self.shots:
@@ -253,7 +278,7 @@ class Stack(Startable):
 
     def delete_queue(self) -> None:
         """Delete the queue behind the API's back, keeping what was in it for `score`."""
-        self._drain()
+        self.drain()
         with self.channel() as channel:
             channel.queue_delete(QUEUE)
 
@@ -281,10 +306,11 @@ class Stack(Startable):
         return [named[-1] for named in blocks if named]
 
     def _log_since(self) -> str:
-        """What the container wrote to stderr since this was last asked, restarts included."""
+        """What the container wrote to stderr since this was last asked, restarts and deleted pods included."""
         logs = sorted(self.container.state.glob("stderr.*"), key=lambda path: int(path.suffix[1:]))
         text = "".join(path.read_text(errors="replace") for path in logs)
-        since, self._read = text[self._read :], len(text)
+        since, self._read = self._of_deleted + text[self._read :], len(text)
+        self._of_deleted = ""
         return since
 
     @contextmanager
@@ -294,7 +320,7 @@ class Stack(Startable):
         with amqp.Connection(host, "guest", "guest", virtual_host=self.vhost, connect_timeout=10) as connection:
             yield connection.channel()
 
-    def _drain(self) -> None:
+    def drain(self) -> None:
         """Take all messages out of the queue and count them."""
         with suppress(amqp.NotFound), self.channel() as channel:
             while (message := channel.basic_get(QUEUE, no_ack=True)) is not None:
@@ -303,7 +329,7 @@ class Stack(Startable):
 
     def _take(self) -> list[tuple[str, frozenset[str]]]:
         """Return task id and tokens of each message that arrived, in their order, and begin anew."""
-        self._drain()
+        self.drain()
         taken, self._arrived = self._arrived, []
         return taken
 
@@ -312,7 +338,7 @@ class Stack(Startable):
         wanted = {each for shot in self.shots if shot.status == http.HTTPStatus.OK for each in shot.ids}
         seen, quiet = -1, time.monotonic() + QUIET
         while wanted - {each for each, _ in self._arrived} and time.monotonic() < quiet:
-            self._drain()
+            self.drain()
             if len(self._arrived) > seen:
                 seen, quiet = len(self._arrived), time.monotonic() + QUIET
             time.sleep(0.1)
@@ -321,8 +347,8 @@ class Stack(Startable):
 def disordered(times: Mapping[str, tuple[float, float]], arrived: Iterable[frozenset[str]]) -> int:
     """Count the publishes that arrived, for the first time, after one that was asked for when they had been answered.
 
-    `times` tells of each token when it was asked for and answered; `arrived` are the tokens of the messages, as they
-    came. Requests that overlap have no order.
+    `times` tells of each token when it was asked for and answered well; `arrived` are the tokens of the messages, as
+    they came. Requests that overlap have no order.
     """
     latest, late = 0.0, set()
     for message in dict.fromkeys(arrived):

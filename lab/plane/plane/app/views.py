@@ -17,6 +17,8 @@ from django.views.decorators.http import require_POST
 from plane.bgtasks.export_task import issue_export_task, notify_exported
 from plane.db.models import ExporterHistory
 
+LARGE = 200_000  # bytes of an argument: tasks of Plane carry whole issues
+
 
 def _delay(token: str) -> list:
     return [issue_export_task.delay(token)]
@@ -39,7 +41,18 @@ def _group(token: str) -> list:
     return group(issue_export_task.si(token), notify_exported.si(token)).apply_async().results
 
 
-WAYS = {"delay": _delay, "apply_async": _apply_async, "send_task": _send_task, "chain": _chain, "group": _group}
+def _large(token: str) -> list:
+    return [issue_export_task.delay(token, padding="x" * LARGE)]
+
+
+WAYS = {
+    "delay": _delay,
+    "apply_async": _apply_async,
+    "send_task": _send_task,
+    "chain": _chain,
+    "group": _group,
+    "large": _large,
+}
 
 
 def health(_request: HttpRequest) -> JsonResponse:
