@@ -164,8 +164,8 @@ def ms(seconds: float | None) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-# Answers are 200/5xx/none, times are those during the trouble but for its first second; "lost" is what was answered 200,
-# exports + logs of API-token reads; "first" and "last" are counted from the broker's return.
+# Answers are 200/5xx/none, times are those during the trouble but for its first second; "lost" is what was answered
+# 200, exports + logs of API-token reads; "first" and "last" are counted from the broker's return.
 HEADING = (
     *("trouble", "", "exports", "token reads", "p50", "p99", "max", "(healthy p99)"),
     *("others", "p50", "p99", "max", "(healthy p99)", "PG", "threads"),

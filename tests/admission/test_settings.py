@@ -141,7 +141,7 @@ WRONG = {
     "publish: {spool: false}": "publish.spool: should be 'redis' or 'none'; found false",
     "publish: {spool: [redis]}": "publish.spool: should be 'redis' or 'none'; found a list",
     "publish: {spool_tasks: 0}": "publish.spool_tasks: should be greater than or equal to 1; found 0",
-    "publish: {spool_tasks: 1e6}": "publish.spool_tasks: should be a valid integer; found 1000000.0",
+    "publish: {spool_tasks: 10.0}": "publish.spool_tasks: should be a valid integer; found 10.0",
     "publish: {spool_bytes: 1023}": "publish.spool_bytes: should be greater than or equal to 1024; found 1023",
     "publish: {spool_bytes: 128Mi}": 'publish.spool_bytes: should be a valid integer; found "128Mi"',
     "precedence: Chart": "precedence: should be 'webhook' or 'chart'; found \"Chart\"",
