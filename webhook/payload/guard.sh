@@ -4,7 +4,7 @@
 # which runs as it was whatever goes wrong here.
 # Outside of the function nothing relies on the shell's options: SHELLOPTS in the environment may set -e and -u.
 plane_webhook_install() (
-    set +eu
+    set +euC
     umask 022
     PATH=$PATH:/usr/bin:/bin
     dir=$1
