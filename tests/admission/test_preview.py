@@ -193,7 +193,10 @@ def test_the_diff_can_be_read_by_a_person() -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("", "within 1 s is kept in Plane's Redis and delivered later. Where it can't be kept: publishing a task takes"),
+        (
+            "",
+            "within 1 s is kept in Plane's Redis and delivered later. Where it can't be kept: publishing",
+        ),
         ("", "at most 6 s and is an error then."),
         ("publish: {patience: 2.5, timeout: 7}", "within 2.5 s is kept"),
         ("publish: {patience: 2.5, timeout: 7}", "at most 9.5 s and is an error then."),

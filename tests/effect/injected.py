@@ -178,7 +178,7 @@ def word(what: Json, index: int, text: str) -> Json:
     return changed
 
 
-def files(what: Json, texts: Mapping[str, str | None]) -> Json:
+def with_files(what: Json, texts: Mapping[str, str | None]) -> Json:
     """Return the injected pod with other texts for some of the files that it brings; None: without that one."""
     changed = {path: text for path, text in {**payload.FILES, **texts}.items() if text is not None}
     return word(what, PACKED, payload._packed(changed))  # noqa: SLF001 - as the webhook packs them
