@@ -22,19 +22,9 @@ if TYPE_CHECKING:
 
     from lab.images import Image
 
-VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"]
 LIBRARY = Path(payload.__file__).parent / "lib"
 ASKED: Json = json.loads(inject(pod())["spec"]["containers"][0]["command"][SETTINGS])
 PUBLISH: Json = ASKED["publish"]
-
-
-@pytest.fixture(params=VERSIONS)
-def python(request: pytest.FixtureRequest) -> Path:
-    """An interpreter of each version; the tests of one that isn't here are skipped."""
-    found = images.find_python(request.param)
-    if not found.version.startswith(request.param + "."):
-        pytest.skip(f"there is no python{request.param} here")
-    return found.executable
 
 
 def call(python: Path, function: str, cases: list[Any]) -> list[Any]:
@@ -100,9 +90,8 @@ def test_what_is_set_over_planes_settings_is_two_variables(python: Path) -> None
 
 AMQP, REDIS = "amqp://u:s3cret@h//", "redis://:s3cret@h/0"
 NONE_NAMED = "the environment names no RabbitMQ: neither AMQP_URL nor RABBITMQ_HOST"
-BROKERS: list[
-    tuple[Json, Json | None, str]
-] = [  # environment, Plane's settings (None: not known yet), what names another
+# The environment, Plane's settings (None: they aren't known yet), and what names another broker.
+BROKERS: list[tuple[Json, Json | None, str]] = [
     # nothing named, and all the ways to name nothing
     ({}, None, NONE_NAMED),
     ({"AMQP_URL": ""}, None, NONE_NAMED),
@@ -125,7 +114,7 @@ BROKERS: list[
     ({"AMQP_URL": "u:s3cret@plane-mq:5672/plane"}, None, ""),
     *[
         ({"AMQP_URL": f"{scheme}://u:s3cret@h/0"}, None, "AMQP_URL")
-        for scheme in ("redis", "REDIS", "rediss", "sentinel", "sqs", "memory", "amqpx", "confluentkafka")
+        for scheme in ("redis", "REDIS", "rediss", "sentinel", "sqs", "memory", "amqpx", "redis+socket")
     ],
     ({"AMQP_URL": "redis://a;redis://b"}, None, "AMQP_URL"),
     ({"AMQP_URL": REDIS, "RABBITMQ_HOST": "plane-mq"}, None, "AMQP_URL"),
