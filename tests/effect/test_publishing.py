@@ -1,49 +1,52 @@
-"""What the overlay does to a process that publishes, against a real RabbitMQ, on the oldest and the newest packages.
+"""What the payload does to a process that publishes, against a real RabbitMQ and Redis, on the oldest and newest packages.
 
-Each test runs a few lines in a Python of Plane's image, without Django: `bound()` is called as the overlay does.
+Each test runs a few lines in a Python of Plane's image, without Django: `install()` is called as the overlay does.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import amqp
 import pytest
 
 from bench.effect.versions import COMBINATIONS, Combination
 from lab import images
+from lab.broker import Broker
 from lab.faults import SWALLOW, AtPublish, Flow, Proxy
+from lab.process import wait_for
+from lab.redis import Redis
 from webhook import payload
-from webhook.settings import Publish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lab.broker import Broker
-
 pytestmark = pytest.mark.lab
 
-DEADLINE, TIMEOUT = 3.0, 0.5
-POLICY = {"max_retries": 5, "interval_start": 0.1, "interval_step": 0.1, "interval_max": 0.2}
+PATIENCE, TIMEOUT = 1.0, 2.0
 OLDEST_AND_NEWEST = (COMBINATIONS[1], COMBINATIONS[0], COMBINATIONS[-1])
+SECRET = "a secret that nobody else has, of many characters"
+QUEUE = "celery"
+# What the machine's own slowness may add to a publish that waits for nobody; alone it takes 1 or 2 ms.
+AT_ONCE = 0.5
 
 BEGIN = f"""
-import sys, threading, time, atexit
-sys.path.insert(0, {str(Path(payload.__file__).parent)!r})
-import plane_webhook_settings
-if sys.argv[2] == "ours":
-    plane_webhook_settings.bound({DEADLINE}, {TIMEOUT})
+import sys, threading, time, atexit, os
+import amqp
 from celery import Celery
-from kombu import Connection, Producer, Queue
-POLICY = {POLICY}
-OPTIONS = dict(confirm_publish=True, read_timeout={TIMEOUT}, write_timeout={TIMEOUT},
-               connect_retries_timeout={DEADLINE}, **POLICY)
-def app(**more):
-    made = Celery("plane", broker=sys.argv[1])
-    made.conf.update(broker_transport_options=OPTIONS, broker_connection_timeout={TIMEOUT},
-                     task_publish_retry_policy=POLICY, **more)
-    return made
+from kombu import Connection, Exchange, Producer, Queue
+from plane_webhook import patches
+PUBLISH = dict(confirm=True, mandatory=True, patience={PATIENCE}, timeout={TIMEOUT}, spool="redis", spool_tasks=1000,
+               spool_bytes=1 << 24)
+def install(**publish):
+    patches.install(dict(PUBLISH, **publish), sys.argv[2], {SECRET!r})
+its = Celery("plane", broker=sys.argv[1])
+its.conf.update(task_publish_retry_policy=dict(max_retries=1, interval_start=0.1))
 def tell(name, publish):
     start = time.monotonic()
     try:
@@ -51,8 +54,11 @@ def tell(name, publish):
         said = "sent"
     except Exception as error:
         said = type(error).__name__
+        print("#", name, error, file=sys.stderr)
     sys.stdout.write("%s %s %.2f\\n" % (name, said, time.monotonic() - start))
     sys.stdout.flush()
+def send(name, **options):
+    tell(name, lambda: its.send_task("lab.task", args=("argument of " + name,), task_id=name, **options))
 def wait():
     print("WAITS", flush=True)
     sys.stdin.readline()
@@ -62,14 +68,23 @@ def wait():
 class Client:
     """Python lines that run until they say WAITS, and on when told to."""
 
-    def __init__(self, image: images.Image, url: str, text: str, *, ours: bool = True) -> None:
-        argv = [image.root / "bin/python", "-B", "-c", BEGIN + text, url, "ours" if ours else "upstream"]
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.lines: list[str] = []
+    def __init__(self, image: images.Image, url: str, redis: Redis, text: str, *, install: str = "install()") -> None:
+        library = str(Path(payload.__file__).parent / "lib")
+        argv = [image.root / "bin/python", "-B", "-c", f"{BEGIN}\n{install}\n{text}", url, f"{redis.url}0"]
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": library, "SECRET_KEY": SECRET, "HOSTNAME": "pod"}
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
 
     def run(self) -> dict[str, tuple[str, float]]:
         """Let it go on until it waits or ends; what it told meanwhile: by name, the outcome and the seconds."""
-        assert self.process.stdin
         assert self.process.stdout
         told = {}
         for line in self.process.stdout:
@@ -77,7 +92,7 @@ class Client:
                 return told
             name, outcome, seconds = line.split()
             told[name] = outcome, float(seconds)
-        assert self.process.wait(30) == 0
+        assert self.process.wait(30) == 0, self.process.communicate()[1]
         return told
 
     def go_on(self) -> dict[str, tuple[str, float]]:
@@ -85,6 +100,11 @@ class Client:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return self.run()
+
+    def log(self) -> str:
+        """End it and return what it wrote to stderr."""
+        self.process.kill()
+        return self.process.communicate()[1]
 
 
 @pytest.fixture(scope="module", params=OLDEST_AND_NEWEST, ids=str)
@@ -96,76 +116,244 @@ def image(request: pytest.FixtureRequest) -> images.Image:
 
 
 @pytest.fixture
-def proxy(broker: Broker) -> Iterator[Proxy]:
+def proxy(broker: Broker, redis: Redis) -> Iterator[Proxy]:
+    empty(redis)
+    with broker.channel() as channel:
+        channel.queue_delete(QUEUE)
     with Proxy(broker.port) as running:
         yield running
     with broker.channel() as channel:
-        channel.queue_delete("exports")
+        channel.queue_delete(QUEUE)
+
+
+def empty(redis: Redis) -> None:
+    cli(redis, "FLUSHALL")
+
+
+def cli(redis: Redis, *words: str, database: int = 15) -> str:
+    """What redis-cli prints."""
+    argv = ["redis-cli", "-p", str(redis.port), "-n", str(database), *words]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def key(redis: Redis, name: str) -> str:
+    (found,) = [line for line in cli(redis, "KEYS", f"*:{name}").split() if line]
+    return found
 
 
 def url(proxy: Proxy) -> str:
     return f"amqp://guest:guest@127.0.0.1:{proxy.port}//"
 
 
-LATE = """
-connection = Connection(sys.argv[1], transport_options=OPTIONS, connect_timeout=0.5)
-channel = connection.channel()
-Queue("exports", channel=channel, durable=True).declare()
-producer = Producer(channel)
-def publish(key):
-    tell(key, lambda: producer.publish("x", routing_key=key, mandatory=True, delivery_mode=2))
-publish("exports")
+def arrive(broker: Broker, count: int, within: float = 15) -> list[str]:
+    """The ids of the tasks that arrived, in their order, as soon as there are so many."""
+    wait_for(lambda: broker.queue_depth(QUEUE) >= count, within, f"{count} tasks have arrived")
+    time.sleep(0.3)  # for one too many
+    return broker.take(QUEUE)
+
+
+FIVE = """
+send("first")
 wait()
-publish("nowhere")
+for n in range(5):
+    send("kept-%d" % n)
 wait()
-publish("exports")
+send("last")
 """
 
 
-@pytest.mark.parametrize("ours", [True, False])
-def test_an_answer_to_another_message_is_none(image: images.Image, proxy: Proxy, broker: Broker, *, ours: bool) -> None:
-    """On one channel, of which nothing is dropped: the unroutable is acknowledged late, and the next is lost."""
-    client = Client(image, url(proxy), LATE, ours=ours)
-    assert client.run()["exports"][0] == "sent"
-    proxy.flow(down=Flow(keep_ack=True))
-    assert client.go_on()["nowhere"][0] == "ChannelError"
-    proxy.at_publish(AtPublish())
-    said = client.go_on()["exports"][0]
-    assert broker.queue_depth("exports") == 1
-    assert (said == "sent") != ours
+def names(count: int) -> list[str]:
+    return [f"kept-{n}" for n in range(count)]
 
 
-RETRIES = """
-connection = Connection(sys.argv[1], transport_options=dict(OPTIONS, max_retries=COUNT), connect_timeout=0.5)
-producer = Producer(connection)
-connection.default_channel
-wait()
-policy = dict(POLICY, max_retries=COUNT)
-tell("it", lambda: producer.publish("x", routing_key="exports", retry=True, retry_policy=policy))
-"""
+def sent(told: dict[str, tuple[str, float]], slowest: float = AT_ONCE) -> bool:
+    return all(outcome == "sent" and seconds < slowest for outcome, seconds in told.values())
 
 
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_it_tries_as_often_as_it_was_asked_to(image: images.Image, proxy: Proxy, count: int) -> None:
-    """Where every new connection is closed: ours adds no tries to kombu's."""
-    tried = []
-    for ours in (True, False):
-        client = Client(image, url(proxy), RETRIES.replace("COUNT", str(count)), ours=ours)
+def test_while_the_broker_is_away_nobody_waits_and_all_arrives_in_order(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, FIVE) as client:
         client.run()
-        proxy.door("reject")
+        proxy.door("refuse")
         proxy.cut()
-        before = proxy.accepted
-        assert client.go_on()["it"][0] == "OperationalError"
-        tried.append(proxy.accepted - before)
+        assert sent(client.go_on())
+        assert broker.queue_depth(QUEUE) == 1
+        back = time.monotonic()
         proxy.heal()
-    assert tried[0] == tried[1]
+        ids = arrive(broker, 6)
+        assert time.monotonic() - back < 2 + 1  # 0.3 s of the look itself, and a loaded machine
+        assert ids == ["first", *names(5)]
+        assert client.go_on()["last"][0] == "sent"
+        log = client.log()
+    assert log.count("the broker is in trouble: ConnectionRefusedError") == 1
+    assert log.count("the broker is well again after") == 1
+    assert "this process had kept 5 tasks" in log
+    assert "argument of" not in log
+
+
+def test_a_connection_that_died_in_silence_costs_one_second_once(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, FIVE) as client:
+        client.run()
+        proxy.flow(up=SWALLOW, down=SWALLOW)
+        told = client.go_on()
+        assert told.pop("kept-0")[1] < PATIENCE + AT_ONCE
+        assert sent(told)
+        assert arrive(broker, 6) == ["first", *names(5)]
+
+
+def test_what_an_alarm_blocks_is_sent_once_and_nobody_waits(image: images.Image, redis: Redis) -> None:
+    empty(redis)
+    with Broker() as broker, Proxy(broker.port) as proxy, Client(image, url(proxy), redis, FIVE) as client:
+        client.run()
+        broker.memory_alarm(on=True)
+        assert sent(client.go_on())
+        time.sleep(2 * PATIENCE + TIMEOUT + 1)  # longer than any silence is borne
+        broker.memory_alarm(on=False)
+        assert arrive(broker, 6) == ["first", *names(5)]
+        assert proxy.accepted <= 2  # the lab's own is past it
+
+
+def test_a_slow_queue_is_waited_for_and_not_sent_to_again(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """Acknowledgements are late, everything else is answered: the connection lives."""
+    with Client(image, url(proxy), redis, FIVE) as client:
+        client.run()
+        proxy.flow(down=Flow(delay=PATIENCE * 1.5))
+        told = client.go_on()
+        assert told.pop("kept-0")[0] == "sent"
+        assert sent(told)
+        assert arrive(broker, 6) == ["first", *names(5)]
+
+
+def test_an_answer_to_another_message_is_none(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """The acknowledgement of the one before comes late: it must not pass for that of the next, which is lost."""
+    with Client(image, url(proxy), redis, FIVE) as client:
+        client.run()
+        proxy.flow(down=Flow(keep_ack=True))
+        client.go_on()
+        proxy.at_publish(AtPublish())
+        client.go_on()
+        assert set(arrive(broker, 7)) == {"first", *names(5), "last"}
+
+
+HALF = """
+send("first")
+wait()
+send("kept-0")
+before = time.process_time()
+time.sleep(3)
+print("cpu used %.2f" % (time.process_time() - before), flush=True)
+"""
+
+
+def test_half_an_answer_does_not_make_it_spin(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, HALF) as client:
+        client.run()
+        proxy.at_publish(AtPublish(forward=1, reply=9))
+        assert client.go_on()["cpu"][1] < 1.0
+        assert set(arrive(broker, 2)) == {"first", "kept-0"}
+
+
+QUEUELESS = """
+send("first")
+wait()
+send("second")
+send("nowhere", exchange="no-such-exchange", routing_key="x")
+send("third")
+"""
+
+
+def test_a_queue_that_was_deleted_is_declared_anew(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, QUEUELESS) as client:
+        client.run()
+        with broker.channel() as channel:
+            channel.queue_delete(QUEUE)
+        told = client.go_on()
+        assert told["second"][0] == told["third"][0] == "sent"
+        assert told["nowhere"][0] == "NotFound"
+        assert told["nowhere"][1] < AT_ONCE
+        assert arrive(broker, 2) == ["second", "third"]
+
+
+ASIDE = """
+send("first")
+wait()
+send("kept-0")
+send("refused", exchange="no-such-exchange", routing_key="x")
+send("kept-1")
+wait()
+"""
+
+
+def test_what_the_broker_refuses_for_good_is_set_aside_and_can_be_tried_again(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, ASIDE) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        assert sent(client.go_on())
+        proxy.heal()
+        assert arrive(broker, 3) == ["first", "kept-0", "kept-1"]
+        wait_for(lambda: cli(redis, "LLEN", key(redis, "aside")).strip() == "1", 5, "it is set aside")
+        with broker.channel() as channel:
+            channel.exchange_declare("no-such-exchange", "direct", durable=True, auto_delete=False)
+            channel.queue_bind(QUEUE, "no-such-exchange", "x")
+        again = "from plane_webhook.spool import Spool\n"
+        again += f"Spool(sys.argv[2], {SECRET!r}, 9, 9).retry()\nsend('next')"
+        with Client(image, url(proxy), redis, again) as other:
+            assert other.run()["next"][0] == "sent"
+        ids = arrive(broker, 2)
+        with broker.channel() as channel:
+            channel.exchange_delete("no-such-exchange")
+        assert set(ids) == {"refused", "next"}
+        log = client.log()
+    assert log.count("set aside, for the broker refuses it: lab.task[refused]: NotFound") == 1
+
+
+FULL = """
+queue = Queue("full", Exchange("full"), "full", queue_arguments={"x-max-length": 1, "x-overflow": "reject-publish"})
+its.conf.task_queues = [queue, Queue("celery", Exchange("celery"), "celery")]
+its.conf.task_default_queue = "celery"
+send("fits", queue="full")
+wait()
+send("one-too-many", queue="full")
+send("another", queue="celery")
+wait()
+"""
+
+
+def test_a_full_queue_holds_up_its_own_tasks_only(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, FULL) as client:
+        client.run()
+        before = proxy.accepted
+        assert sent(client.go_on())
+        assert arrive(broker, 1) == ["another"]
+        time.sleep(2)
+        assert broker.take("full") == ["fits"]
+        wait_for(lambda: broker.queue_depth("full") == 1, 10, "there is room again")
+        assert broker.take("full") == ["one-too-many"]
+        assert proxy.accepted == before  # no connection for each try
+    with broker.channel() as channel:
+        channel.queue_delete("full")
 
 
 CROWD = """
-its = app(broker_pool_limit=2)
-its.send_task("first")
+send("first")
 wait()
-crowd = [threading.Thread(target=tell, args=("client-%d" % n, lambda: its.send_task("x"))) for n in range(9)]
+crowd = [threading.Thread(target=send, args=("client-%d" % n,)) for n in range(30)]
 for each in crowd:
     each.start()
 for each in crowd:
@@ -173,57 +361,259 @@ for each in crowd:
 """
 
 
-def test_more_clients_than_connections_wait_no_longer_than_the_worst_case(image: images.Image, proxy: Proxy) -> None:
-    """Celery fills the pool of producers twice: half of them would wait for a connection, with no limit at all."""
-    client = Client(image, url(proxy), CROWD)
-    client.run()
-    proxy.door("deaf")
-    proxy.flow(up=SWALLOW, down=SWALLOW)
-    told = client.go_on()
-    assert len(told) == 9
-    assert {outcome for outcome, _ in told.values()} == {"OperationalError"}
-    worst = Publish.model_validate({"timeout": TIMEOUT, "deadline": DEADLINE, "retry": POLICY}).worst_case
-    # Two seconds of a loaded machine's own. With a pool that is too large it is 9 s.
+@pytest.mark.parametrize("spool", ["redis", "none"])
+def test_no_crowd_waits_longer_than_it_was_asked_to(
+    image: images.Image, proxy: Proxy, redis: Redis, spool: str
+) -> None:
+    with Client(image, url(proxy), redis, CROWD, install=f"install(spool={spool!r})") as client:
+        client.run()
+        proxy.door("deaf")
+        proxy.flow(up=SWALLOW, down=SWALLOW)
+        told = client.go_on()
+    assert len(told) == 30
+    assert {outcome for outcome, _ in told.values()} == {"sent" if spool == "redis" else "OperationalError"}
+    # Celery's pool hands out twice ten producers: a second crowd waits for the first one.
+    worst = 2 * PATIENCE if spool == "redis" else 2 * (PATIENCE + TIMEOUT)
     assert max(seconds for _, seconds in told.values()) < worst + 2
 
 
+@pytest.mark.parametrize("spool", ["redis", "none"])
+def test_without_a_spool_a_dead_connection_is_replaced_within_the_call(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis, spool: str
+) -> None:
+    with Client(image, url(proxy), redis, FIVE, install=f"install(spool={spool!r})") as client:
+        client.run()
+        proxy.flow(up=SWALLOW, down=SWALLOW)
+        told = client.go_on()
+        assert sent(told, slowest=2 * PATIENCE + AT_ONCE)
+        assert set(arrive(broker, 6)) == {"first", *names(5)}
+
+
+def test_what_can_not_be_kept_is_an_error_at_once(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, FIVE, install="install(spool_tasks=2)") as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        told = client.go_on()
+        assert [told[name][0] for name in names(5)] == ["sent", "sent", *["OperationalError"] * 3]
+        assert all(seconds < AT_ONCE for _, seconds in told.values())
+        proxy.heal()
+        assert arrive(broker, 3) == ["first", *names(2)]
+        assert "it can't be kept: it is full: 2 tasks" in client.log()
+
+
+def test_a_redis_that_is_away_too_is_an_error_at_once_and_no_reason_to_stay_in_trouble(
+    image: images.Image, proxy: Proxy, broker: Broker
+) -> None:
+    with Redis() as redis, Client(image, url(proxy), redis, FIVE + "wait()\nsend('later')\n") as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        redis.stop()
+        told = client.go_on()
+        assert {told[name][0] for name in names(5)} == {"OperationalError"}
+        assert all(seconds < AT_ONCE for _, seconds in told.values())
+        proxy.heal()
+        time.sleep(2.5)
+        assert sent(client.go_on())
+        assert arrive(broker, 2) == ["first", "last"]
+
+
+LASTING = {
+    "a wrong password": ("amqp://guest:wrong@127.0.0.1:{}//", "AccessRefused"),
+    "no such vhost": ("amqp://guest:guest@127.0.0.1:{}/nowhere", "not found"),
+}
+
+
+@pytest.mark.parametrize("what", LASTING)
+def test_what_time_does_not_heal_is_an_error_at_once_with_its_cause(
+    image: images.Image, proxy: Proxy, redis: Redis, what: str
+) -> None:
+    address, cause = LASTING[what]
+    with Client(image, address.format(proxy.port), redis, "send('one')\nsend('two')\nwait()") as client:
+        told = client.run()
+        log = client.log()
+    assert {outcome for outcome, _ in told.values()} == {"OperationalError"}
+    assert max(seconds for _, seconds in told.values()) < PATIENCE
+    assert cause in log
+    assert "time doesn't heal that" in log
+
+
+OTHERS = """
+connection = its.connection_for_write()
+got = []
+consumer = connection.Consumer([Queue("others", durable=True)], callbacks=[lambda *what: got.append(what)])
+consumer.consume()
+producer = its.amqp.Producer(connection, auto_declare=False)
+def other(name):
+    tell(name, lambda: producer.publish({"no": "task"}, routing_key="others", retry=True))
+other("others-1")
+print("transport %s 0" % sorted(connection.transport_options), flush=True)
+wait()
+other("others-2")
+tell("unserializable", lambda: its.send_task("lab.task", args=(object(),)))
+tell("unretried", lambda: its.send_task("lab.task", task_id="unretried", retry=False))
+"""
+
+
+def test_messages_that_are_no_tasks_go_as_they_would_without_us(image: images.Image, redis: Redis) -> None:
+    """In an alarm too, where nobody waits for a confirmation of an event or of remote control."""
+    empty(redis)
+    with Broker() as broker, Proxy(broker.port) as proxy, Client(image, url(proxy), redis, OTHERS) as client:
+        told = client.run()
+        assert (told["others-1"][0], told["transport"][0]) == ("sent", "[]")
+        broker.memory_alarm(on=True)
+        told = client.go_on()
+        assert sent({"others-2": told["others-2"]})
+        assert told["unserializable"][0] in ("EncodeError", "OperationalError", "TypeError")
+        assert told["unretried"][0] == "OperationalError"
+
+
 LAST = """
-its = app()
-atexit.register(lambda: tell("at-exit", lambda: its.send_task("last")))
+atexit.register(lambda: send("at-exit"))
 def late():
     threading.main_thread().join()
-    tell("after-main", lambda: app().send_task("later"))
+    send("after-main")
 threading.Thread(target=late).start()
 """
 
 
-def test_what_is_published_while_python_ends_is_sent(image: images.Image, proxy: Proxy) -> None:
+def test_what_is_published_while_python_ends_is_sent(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
     """No thread can be started then, from Python 3.12 on."""
-    told = Client(image, url(proxy), LAST).run()
+    with Client(image, url(proxy), redis, LAST) as client:
+        told = client.run()
     assert {name: outcome for name, (outcome, _) in told.items()} == {"at-exit": "sent", "after-main": "sent"}
+    assert set(arrive(broker, 2)) == {"at-exit", "after-main"}
 
 
-OTHERS = """
-its = app(broker_pool_limit=1)
-with its.producer_pool.acquire(block=True):
-    tell("at-once", lambda: its.producer_pool.acquire(block=False))
-    tell("in-time", lambda: its.producer_pool.acquire(block=True, timeout=0.1))
-connection = its.connection_for_write()
-got = []
-consumer = connection.Consumer([Queue("exports", durable=True)], callbacks=[lambda *what: got.append(what)])
-consumer.consume()
-producer = its.amqp.Producer(connection, auto_declare=False)
-tell("unserializable", lambda: producer.publish(object(), serializer="json", routing_key="exports", retry=True))
-producer.publish("x", serializer="json", routing_key="exports", retry=True)
-tell("consumes", lambda: got or connection.drain_events(timeout=2))
+FORK = """
+send("parent-1")
+child = os.fork()
+if not child:
+    send("child")
+    os._exit(0)
+os.waitpid(child, 0)
+send("parent-2")
 """
 
 
-def test_what_others_do_with_kombu_goes_on(image: images.Image, proxy: Proxy) -> None:
-    told = {name: outcome for name, (outcome, _) in Client(image, url(proxy), OTHERS).run().items()}
-    assert told == {
-        "at-once": "LimitExceeded",
-        "in-time": "LimitExceeded",
-        "unserializable": "EncodeError",
-        "consumes": "sent",
-    }
+def test_a_fork_has_a_publisher_of_its_own(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, FORK) as client:
+        told = client.run()
+    assert {outcome for outcome, _ in told.values()} == {"sent"}
+    assert arrive(broker, 3) == ["parent-1", "child", "parent-2"]
+    assert proxy.accepted == 2
+
+
+MANY = """
+send("first-%s" % os.getpid())
+wait()
+for n in range(100):
+    its.send_task("lab.task", task_id="%s-%d" % (os.getpid(), n))
+wait()
+"""
+
+
+def test_of_several_processes_one_delivers_at_a_time_and_each_task_once(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    clients = [Client(image, url(proxy), redis, MANY) for _ in range(3)]
+    try:
+        for client in clients:
+            client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        for client in clients:
+            client.go_on()
+        proxy.heal()
+        ids = arrive(broker, 303)
+        assert len(ids) == len(set(ids)) == 303
+        for client in clients:
+            its = [each for each in ids if each.startswith(f"{client.process.pid}-")]
+            assert its == [f"{client.process.pid}-{n}" for n in range(100)]
+    finally:
+        for client in clients:
+            client.__exit__()
+
+
+def test_what_a_killed_process_left_is_delivered_by_the_next(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """What it had only kept, and what it had sent and not seen confirmed: by whoever publishes there next."""
+    with Client(image, url(proxy), redis, FIVE) as client:
+        client.run()
+        proxy.flow(up=SWALLOW)
+        client.go_on()  # the first of the five is doubtful
+        client.process.kill()
+    proxy.heal()
+    with Client(image, url(proxy), redis, "send('next')\nwait()") as other:
+        other.run()
+        assert set(arrive(broker, 7, within=40)) == {"first", "next", *names(5)}
+
+
+def test_in_redis_no_argument_can_be_read_and_no_task_be_planted(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, FIVE) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        client.go_on()
+        queue = key(redis, "queue")
+        entries = cli(redis, "LRANGE", queue, "0", "-1")
+        assert len(entries.split()) == 5
+        assert "argument" not in entries
+        assert "lab.task" not in entries
+        cli(redis, "LPUSH", queue, "planted")
+        proxy.heal()
+        assert arrive(broker, 6) == ["first", *names(5)]
+        assert "that this Plane did not sign was removed" in client.log()
+
+
+def test_the_cache_that_plane_clears_is_another_one(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """Each start of Plane's API empties the database of its cache."""
+    with Client(image, url(proxy), redis, FIVE) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        client.go_on()
+        cli(redis, "FLUSHDB", database=0)
+        proxy.heal()
+        assert arrive(broker, 6) == ["first", *names(5)]
+
+
+def test_the_message_is_what_celery_would_have_sent(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """Property by property, published at once, by way of the spool, and without us."""
+    options = "priority=3, expires=3600, countdown=5, compression='gzip', headers={'x': [1, None, 'ä', {'y': 1.5}]}"
+    lines = f"send('first', {options})\nwait()\nsend('first', {options})\nwait()\n"
+    found = []
+    with Client(image, url(proxy), redis, lines) as client, Client(image, url(proxy), redis, lines, install="") as plain:
+        plain.run()
+        found.append(taken(broker))
+        client.run()
+        found.append(taken(broker))
+        proxy.door("refuse")
+        proxy.cut()
+        client.go_on()
+        proxy.heal()
+        found.append(taken(broker))
+    assert found[0] == found[1] == found[2]
+
+
+def taken(broker: Broker) -> str:
+    wait_for(lambda: broker.queue_depth(QUEUE) == 1, 10, "it has arrived")
+    with broker.channel() as channel:
+        message: amqp.Message = channel.basic_get(QUEUE, no_ack=True)
+    headers = {name: value for name, value in message.headers.items() if name not in ("eta", "expires", "origin")}
+    properties = {**message.properties, "application_headers": headers, "reply_to": ""}
+    return json.dumps([properties, message.delivery_info["routing_key"], repr(message.body)], default=repr, sort_keys=True)
