@@ -17,6 +17,7 @@ from lab.cache import LabError
 from lab.container import Container
 from lab.controlplane import CHART, ControlPlane
 from lab.process import exit_on_sigterm, free_port
+from lab.redis import Redis
 from lab.webhook import Webhook
 from webhook.admission.injection import PROVENANCE, payload_name
 from webhook.manifest import dump
@@ -51,14 +52,14 @@ def main() -> int:
 
 
 def _story(stack: ExitStack) -> None:
-    tell("Starting a Kubernetes control plane (etcd, API server, controller manager), the webhook, and RabbitMQ")
-    broker = stack.enter_context(Broker())
+    tell("Starting a Kubernetes control plane (etcd, API server, controller manager), the webhook, RabbitMQ and Redis")
+    broker, redis = stack.enter_context(Broker()), stack.enter_context(Redis())
     plane = stack.enter_context(ControlPlane())
     webhook = stack.enter_context(Webhook())
     show(f"API server {plane.url}, webhook {webhook.url}")
 
     tell("Installing a Plane-like release with Helm; the webhook is not registered yet")
-    values = ("--set", f"amqpUrl={broker.url}", "--set", "shape=enterprise")
+    values = ("--set", f"amqpUrl={broker.url}", "--set", f"redisUrl={redis.url}", "--set", "shape=enterprise")
     plane.kubectl("create", "namespace", NAMESPACE)
     plane.helm("install", RELEASE, CHART, "--namespace", NAMESPACE, *values)
     before = _api_pod(plane)
@@ -81,7 +82,7 @@ def _story(stack: ExitStack) -> None:
     in_manifest = "plane-webhook" in plane.helm("get", "manifest", RELEASE, "--namespace", NAMESPACE)
     show(f"`helm get manifest` knows of it: {'yes' if in_manifest else 'no'}")
 
-    tell("Running the container of that pod, exactly as the API server has it, against RabbitMQ")
+    tell("Running the container of that pod, exactly as the API server has it, against RabbitMQ and Redis")
     port = free_port()
     image = images.build().with_env(PORT=str(port), BIND_HOST="127.0.0.1")
     container = stack.enter_context(

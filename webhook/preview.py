@@ -112,10 +112,14 @@ def _headline(change: Change) -> str:
 
 def _worst_case(change: Change) -> str:
     publish = change.decision.injection.profile.publish if change.decision.injection else Publish()
+    if not publish.confirm:
+        return "Tasks are published without confirmation, as Plane itself does: what the broker doesn't get is lost."
+    late = f"Publishing a task takes at most {publish.worst_case:g} s and is an error then"
+    if publish.spool == "none":
+        return f"{late}, for there is no spool."
     return (
-        f"A publish to the broker takes at most {publish.worst_case:g} s and is an error then: twice the deadline of "
-        f"{publish.deadline:g} s, to wait for a free connection of the pool and for all its tries, and the longest "
-        f"pause between two of them."
+        f"A task that the broker does not confirm within {publish.patience:g} s is kept in Plane's Redis and delivered "
+        f"later. Where it can't be kept: {late[0].lower()}{late[1:]}."
     )
 
 

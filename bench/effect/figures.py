@@ -30,7 +30,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Latency:
-    """Of answers, whatever they say; seconds. None where there was none."""
+    """Of answers, whatever their status; seconds. None where nothing was asked."""
 
     p50: float | None
     p99: float | None
@@ -91,8 +91,7 @@ class Figures:
             first=max(late[0], 0) if late else None,
             last=max(late[-1], 0) if late else None,
             disordered=disordered(
-                {each.token: (each.began, each.ended) for each in publishing if each.status == 200},
-                [each.tokens for each in arrivals.seen],
+                {each.token: (each.began, each.ended) for each in publishing}, [each.tokens for each in arrivals.seen]
             ),
         )
 
@@ -103,7 +102,7 @@ def _answers(asked: Iterable[Asked]) -> dict[str, int]:
 
 
 def _latency(asked: Iterable[Asked], kind: Kind, since: float, until: float) -> Latency:
-    return Latency.of(each for each in asked if each.kind == kind and each.status and since <= each.began < until)
+    return Latency.of(each for each in asked if each.kind == kind and since <= each.began < until)
 
 
 @dataclass(frozen=True)
@@ -165,8 +164,8 @@ def ms(seconds: float | None) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-# Answers are 200/5xx/none, times those during the trouble but for its first second; "lost" is what was answered 200,
-# exports + logs of API-token reads; "first" and "last" are counted from the broker's return.
+# Answers are 200/5xx/none, times are those during the trouble but for its first second; "lost" is what was answered
+# 200, exports + logs of API-token reads; "first" and "last" are counted from the broker's return.
 HEADING = (
     *("trouble", "", "exports", "token reads", "p50", "p99", "max", "(healthy p99)"),
     *("others", "p50", "p99", "max", "(healthy p99)", "PG", "threads"),

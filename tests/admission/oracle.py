@@ -106,11 +106,10 @@ def prefix(profile: Profile, workload: str, kept: list[str]) -> list[Any]:
         "publish": profile.publish.model_dump(mode="json"),
     }
     exports = " ".join(f"{name}={value}" for name, value in wanted.items())
-    files = (payload.OVERLAY, payload.SHIM, payload.PROOF)
-    return ["/bin/sh", "-c", payload.GUARD, "plane-webhook", exports, settings, *files]
+    return ["/bin/sh", "-c", payload.GUARD, "plane-webhook", exports, settings, payload.PACKED]
 
 
-PREFIX_WORDS = 9
+PREFIX_WORDS = 7
 
 
 def arrived(words: list[str]) -> list[Any]:

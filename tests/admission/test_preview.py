@@ -190,6 +190,27 @@ def test_the_diff_can_be_read_by_a_person() -> None:
     assert shown.startswith((Path(__file__).parent / "fixtures" / "preview.diff").read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            "",
+            "within 1 s is kept in Plane's Redis and delivered later. Where it can't be kept: publishing",
+        ),
+        ("", "at most 6 s and is an error then."),
+        ("publish: {patience: 2.5, timeout: 7}", "within 2.5 s is kept"),
+        ("publish: {patience: 2.5, timeout: 7}", "at most 9.5 s and is an error then."),
+        (
+            "publish: {spool: none}",
+            "\nPublishing a task takes at most 6 s and is an error then, for there is no spool.",
+        ),
+        ("publish: {confirm: false}", "\nTasks are published without confirmation, as Plane itself does"),
+    ],
+)
+def test_it_says_how_long_a_publish_may_take(config: str, said: str) -> None:
+    assert said in preview([("f", API)], parse(config)).diff()
+
+
 def test_json_has_a_row_for_each_workload_and_patches_that_apply() -> None:
     text = f"{WEB}---\n{API}---\n{WORKER}---\n{BARE}"
     settings = parse("workloads: [api]")

@@ -66,9 +66,8 @@ def test_what_an_injection_adds_to_a_container_is_within_its_bound() -> None:
     settings = parse(
         "env: {gunicorn_max_requests: 999999999, gunicorn_max_requests_jitter: 999999999, "
         "celery_task_publish_retry: false, celery_broker_pool_limit: 999999999}\n"
-        "publish: {timeout: 599.9999999999999, deadline: 3599.999999999999, mandatory: false, "
-        "retry: {max_retries: 1000, interval_start: 1234.000000001, "
-        "interval_step: 1234.000000001, interval_max: 1234.000000001}}"
+        "publish: {confirm: false, mandatory: false, patience: 59.99999999999999, timeout: 599.9999999999999, "
+        "spool_tasks: 10000000, spool_bytes: 1099511627776}"
     )
     pod = {"spec": {"containers": [{"name": "x" * 63, "command": ["./bin/docker-entrypoint-api.sh"]}]}}
     assert len(json.dumps(oracle.admit(pod, settings).pod)) - len(json.dumps(pod)) < 40 * 1024

@@ -20,7 +20,16 @@ def test_without_a_word_the_defaults_hold(text: str) -> None:
 def test_the_defaults_are_what_operators_asked_for() -> None:
     profile = Settings().default
     assert list(profile.env.variables().values()) == ["0", "0", "True", "10"]
-    assert (profile.publish.confirm, profile.publish.mandatory) == (True, True)
+    assert profile.publish.model_dump() == {
+        "confirm": True,
+        "mandatory": True,
+        "patience": 1.0,
+        "timeout": 5.0,
+        "spool": "redis",
+        "spool_tasks": 50_000,
+        "spool_bytes": 128 << 20,
+    }
+    assert profile.publish.worst_case == 6.0
     assert (profile.precedence, profile.workloads) == ("webhook", ("api", "worker", "beat"))
 
 
@@ -38,18 +47,19 @@ def test_a_namespace_overrides_key_by_key_over_the_file() -> None:
     settings = parse(
         """
         env: {celery_broker_pool_limit: 7}
-        publish: {timeout: 9, retry: {max_retries: 1}}
+        publish: {timeout: 9, spool_tasks: 10}
         workloads: [api, worker]
         namespaces:
-          staging: {env: {gunicorn_max_requests: 5000}, publish: {retry: {interval_max: 1}}, workloads: [beat]}
+          staging: {env: {gunicorn_max_requests: 5000}, publish: {patience: 2, spool: none}, workloads: [beat]}
           quoted-123: {precedence: chart}
           "123": {}
         """
     )
     staging = settings.profile("staging")
     assert (staging.env.celery_broker_pool_limit, staging.env.gunicorn_max_requests) == (7, 5000)
-    assert (staging.publish.timeout, staging.publish.retry.max_retries) == (9, 1)
-    assert (staging.publish.retry.interval_max, staging.workloads) == (1, ("beat",))
+    assert (staging.publish.timeout, staging.publish.spool_tasks) == (9, 10)
+    assert (staging.publish.patience, staging.publish.spool) == (2, "none")
+    assert staging.workloads == ("beat",)
     assert settings.profile("quoted-123").precedence == "chart"
     assert settings.profile("123") == settings.default == settings.profile("elsewhere") == settings.profile("")
     assert len(settings.profiles()) == 4
@@ -88,7 +98,11 @@ WRONG = {
     # a key that is not there
     "envs: {}": "envs: unknown key; known here: env, publish, precedence, workloads, images, namespaces",
     "env: {max_requests: 1}": "env.max_requests: unknown key; known here: gunicorn_max_requests, gunicorn_max_requests",
-    "publish: {retry: {max: 1}}": "publish.retry.max: unknown key; known here: max_retries, interval_start",
+    "publish: {spool_megabytes: 1}": "publish.spool_megabytes: unknown key; known here: confirm, mandatory, patience, "
+    "timeout, spool, spool_tasks, spool_bytes",
+    # of an earlier version
+    "publish: {deadline: 15}": "publish.deadline: unknown key; known here: confirm, mandatory, patience, timeout",
+    "publish: {retry: {max_retries: 1}}": "publish.retry: unknown key",
     "namespaces: {x: {namespaces: {}}}": "namespaces.x.namespaces: unknown key; known here: env, publish, precedence, "
     "workloads, images",
     "namespaces: {x: {env: {y: 1}}}": "namespaces.x.env.y: unknown key",
@@ -117,10 +131,19 @@ WRONG = {
     "env: {gunicorn_max_requests: -1}": "env.gunicorn_max_requests: should be greater than or equal to 0; found -1",
     "env: {celery_broker_pool_limit: 1000000000}": "should be less than or equal to 999999999; found 1000000000",
     "publish: {timeout: 0}": "publish.timeout: should be greater than or equal to 0.05; found 0",
-    "publish: {timeout: 20}": "publish: deadline should be at least timeout",
+    "publish: {patience: 0}": "publish.patience: should be greater than or equal to 0.05; found 0",
+    "publish: {patience: 61}": "publish.patience: should be less than or equal to 60; found 61",
+    "publish: {patience: .inf}": "publish.patience: should be a finite number",
     "publish: {timeout: .inf}": "publish.timeout: should be a finite number",
     "publish: {timeout: .nan}": "publish.timeout: should be a finite number",
-    "publish: {retry: {interval_max: -1}}": "publish.retry.interval_max: should be greater than or equal to 0",
+    "publish: {spool: Redis}": "publish.spool: should be 'redis' or 'none'; found \"Redis\"",
+    "publish: {spool: null}": "publish.spool: should be 'redis' or 'none'; found nothing",
+    "publish: {spool: false}": "publish.spool: should be 'redis' or 'none'; found false",
+    "publish: {spool: [redis]}": "publish.spool: should be 'redis' or 'none'; found a list",
+    "publish: {spool_tasks: 0}": "publish.spool_tasks: should be greater than or equal to 1; found 0",
+    "publish: {spool_tasks: 10.0}": "publish.spool_tasks: should be a valid integer; found 10.0",
+    "publish: {spool_bytes: 1023}": "publish.spool_bytes: should be greater than or equal to 1024; found 1023",
+    "publish: {spool_bytes: 128Mi}": 'publish.spool_bytes: should be a valid integer; found "128Mi"',
     "precedence: Chart": "precedence: should be 'webhook' or 'chart'; found \"Chart\"",
     "workloads: []": "workloads: should name at least one; found a list",
     "workloads: [api, api]": "workloads: each value may stand once only",

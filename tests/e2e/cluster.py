@@ -26,8 +26,8 @@ INJECT = {"plane-webhook/inject": "enabled"}
 PROVENANCE = "plane-webhook/provenance"
 ENTRYPOINT = "./bin/docker-entrypoint-api.sh"
 
-# The words that stand before Plane's own: /bin/sh -c GUARD plane-webhook, and the guard's five texts.
-_PREFIX = 9
+# The words that stand before Plane's own: /bin/sh -c GUARD plane-webhook, and the guard's three texts.
+_PREFIX = 7
 _VOLUME = {"emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
 # What differs between two pods of one template; by these the API server and its controllers tell them apart.
 _OWN = ("name", "uid", "resourceVersion", "creationTimestamp", "managedFields", "namespace", "selfLink")

@@ -19,6 +19,7 @@ import msgspec
 
 from lab.container import Container, Shell
 from lab.packages import program
+from webhook import payload
 from webhook.admission import decide
 from webhook.admission.injection import VOLUME, operations
 from webhook.admission.review import Pod
@@ -43,7 +44,11 @@ ASKED_LIMITS = ["--max-requests", "0", "--max-requests-jitter", "0"]
 # What a shell sets for itself and exports: any script would.
 SHELLS_OWN = {"PWD", "OLDPWD", "SHLVL", "_"}
 # The words of the injected command, after /bin/sh and -c.
-GUARD, EXPORTS, SETTINGS, OVERLAY, SHIM, PROOF = 2, 4, 5, 6, 7, 8
+GUARD, EXPORTS, SETTINGS, PACKED = 2, 4, 5, 6
+# Files of PACKED.
+OVERLAY, SHIM, PROOF = "lib/plane_webhook_settings.py", "bin/gunicorn", "proof"
+# The broker that the environment names: without one nothing is in effect. Where nothing is published nothing listens.
+NO_BROKER = "amqp://plane:s3cret@127.0.0.1:9//"
 RESTRICTED: Json = {
     "runAsUser": 65534,
     "runAsGroup": 65534,
@@ -136,9 +141,9 @@ def script(path: Path, text: str) -> None:
 
 
 def with_code(image: Image, folder: Path) -> Image:
-    """Return the image with another /code, whose programs come first on PATH."""
+    """Return the image with another /code, whose programs come first on PATH, and with the address of a broker."""
     path = f"/code/programs:{image.env['PATH']}"
-    return replace(image.with_env(PATH=path), code=folder)
+    return replace(image.with_env(PATH=path, AMQP_URL=NO_BROKER), code=folder)
 
 
 def pod(
@@ -171,6 +176,12 @@ def word(what: Json, index: int, text: str) -> Json:
     changed = copy.deepcopy(what)
     changed["spec"]["containers"][0]["command"][index] = text
     return changed
+
+
+def with_files(what: Json, texts: Mapping[str, str | None]) -> Json:
+    """Return the injected pod with other texts for some of the files that it brings; None: without that one."""
+    changed = {path: text for path, text in {**payload.FILES, **texts}.items() if text is not None}
+    return word(what, PACKED, payload._packed(changed))  # noqa: SLF001 - as the webhook packs them
 
 
 def run(image: Image, what: Json, **options: Any) -> Ran:

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.container import Container
 from tests.effect.injected import (
     ASKED_LIMITS,
-    OVERLAY,
-    PROOF,
     RESTRICTED,
     SETTINGS,
     SHELLS,
-    SHIM,
     UPSTREAM_LIMITS,
     Json,
     Ran,
@@ -30,7 +28,7 @@ from tests.effect.injected import (
     pod,
     with_code,
 )
-from lab.container import Container
+from webhook import payload
 from webhook.admission.injection import MOUNT_PATH, PROVENANCE, VOLUME
 
 if TYPE_CHECKING:
@@ -43,7 +41,6 @@ pytestmark = pytest.mark.lab
 
 every_shell = pytest.mark.parametrize("shell", SHELLS)
 
-FILES = {"settings.json": SETTINGS, "lib/plane_webhook_settings.py": OVERLAY, "bin/gunicorn": SHIM, "proof": PROOF}
 # What the command would be: a few lines and a line for each file.
 CHECK = """
 for each in {sums}; do
@@ -72,8 +69,8 @@ def key(path: str) -> str:
 def annotated(*, checked: bool = True, sub_path: bool = False) -> Json:
     """A pod injected the other way; the files' texts are those of the real injection."""
     what = pod(securityContext=RESTRICTED)
-    command = inject(what)["spec"]["containers"][0]["command"]
-    texts = {path: command[index].replace("$$", "$") + "\n" for path, index in FILES.items()}
+    settings = inject(what)["spec"]["containers"][0]["command"][SETTINGS].replace("$$", "$")
+    texts = {"settings.json": settings + "\n", **payload.FILES}
     sums = " ".join(f"{hashlib.sha256(text.encode()).hexdigest()}={path}" for path, text in texts.items())
     guard = CHECK.format(sums=sums if checked else "").replace("$", "$$")
     container = what["spec"]["containers"][0]
@@ -81,10 +78,10 @@ def annotated(*, checked: bool = True, sub_path: bool = False) -> Json:
     container["volumeMounts"] = [{"name": VOLUME, "mountPath": MOUNT_PATH}]
     if sub_path:
         container["volumeMounts"] = [
-            {"name": VOLUME, "mountPath": f"{MOUNT_PATH}/{path}", "subPath": path} for path in FILES
+            {"name": VOLUME, "mountPath": f"{MOUNT_PATH}/{path}", "subPath": path} for path in texts
         ]
     what["metadata"]["annotations"] = {key(path): text for path, text in texts.items()}
-    items = [{"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{key(path)}']"}} for path in FILES]
+    items = [{"path": path, "fieldRef": {"fieldPath": f"metadata.annotations['{key(path)}']"}} for path in texts]
     what["spec"]["volumes"] = [{"name": VOLUME, "downwardAPI": {"defaultMode": 0o555, "items": items}}]
     return what
 

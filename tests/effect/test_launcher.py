@@ -14,17 +14,21 @@ import shutil
 import signal
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab import images
+from lab.container import Container, Shell
+from lab.packages import program
 from tests.effect.injected import (
     ASKED_LIMITS,
     DEFAULTS,
     EXPORTS,
     GUARD,
     OVERLAY,
+    PACKED,
     PROOF,
     RESTRICTED,
     SETTINGS,
@@ -41,11 +45,9 @@ from tests.effect.injected import (
     run,
     script,
     with_code,
+    with_files,
     word,
 )
-from lab import images
-from lab.container import Container, Shell
-from lab.packages import program
 from webhook import payload
 from webhook.admission.injection import ARGV0, MOUNT_PATH, VOLUME
 
@@ -240,13 +242,13 @@ def test_a_variable_that_switches_on_shell_options_changes_nothing(small: Image,
 @pytest.mark.parametrize("how", ["in effect", "not in effect"])
 def test_variables_of_our_scripts_are_not_taken_for_planes(small: Image, shell: Shell, how: str) -> None:
     """Nor does a variable of any name in a text of ours change what they do."""
-    texts = f"{payload.GUARD} {payload.SHIM}"
+    texts = f"{payload.GUARD} {payload.FILES[SHIM]}"
     ours_own = {"PATH", "DJANGO_SETTINGS_MODULE", "PYTHONPATH", "PLANE_WEBHOOK_BASE_SETTINGS", *DEFAULTS}
     names = (
         set(re.findall(r"[A-Za-z_]+", texts)) - ours_own - {"plane_webhook", "plane_webhook_word", "IFS", "SHELLOPTS"}
     )
     what = pod(env=dict.fromkeys(sorted(names), "x y"))
-    changed = inject(what) if how == "in effect" else word(inject(what), OVERLAY, "def\n")
+    changed = inject(what) if how == "in effect" else with_files(inject(what), {OVERLAY: "def\n"})
     plain, ours = run(small, what, shell=shell), run(small, changed, shell=shell)
     new = {k: v for k, v in ours.shown["env"].items() if plain.shown["env"].get(k) != v}
     assert new.keys() - SHELLS_OWN <= ours_own
@@ -337,6 +339,7 @@ class Fault:
     says: str
     in_pod: Callable[[Json], Any] = lambda _pod: None
     words: Mapping[int, str] = field(default_factory=dict)
+    files: Mapping[str, str | None] = field(default_factory=dict)  # path -> text; None: it isn't there
     env: Mapping[str, str] = field(default_factory=dict)
     gunicorn: str = "#!/usr/local/bin/python"
     binds: Mapping[str, str] = field(default_factory=dict)  # path -> text of a program
@@ -379,38 +382,59 @@ def publish(**values: object) -> dict[int, str]:
 
 
 PLAIN_PYTHON = "/usr/local/bin/python"
+PAGE = 4096
+# What a volume in memory has to hold: settings.json and the files, each in pages of its own.
+PAGES = 1 + sum(-(-len(text.encode()) // PAGE) for text in payload.FILES.values())
 FAULTS = {
     "the mount is missing": Fault("/plane-webhook is not mounted", unmount),
     "the mount is read-only": Fault("/plane-webhook is not writable", read_only),
-    # Pages of 4 KiB: each of these is one too few for another file.
     **{
-        f"the volume has {size} KiB": Fault(r"/plane-webhook/\S+ can't be written", small_volume(f"{size}Ki"))
-        for size in (4, 8, 12, 16)
+        f"the volume has {pages} pages": Fault(
+            "the files can't be unpacked into /plane-webhook", small_volume(f"{pages * PAGE}")
+        )
+        for pages in (1, 2, PAGES // 2, PAGES - 1)
     },
-    "no text of the settings": Fault("the text of settings.json is empty", words={SETTINGS: ""}),
-    "no text of the overlay": Fault("the text of lib/plane_webhook_settings.py is empty", words={OVERLAY: ""}),
-    "no text of the shim": Fault("the text of bin/gunicorn is empty", words={SHIM: ""}),
-    "no text of the proof": Fault("the text of proof is empty", words={PROOF: ""}),
-    "the shim is no program": Fault("programs in /plane-webhook do not run", words={SHIM: "#!/no/such\n"}),
-    "the shim has a syntax error": Fault("programs in /plane-webhook do not run", words={SHIM: "#!/bin/sh\nif fi\n"}),
-    "the overlay has a syntax error": Fault("SyntaxError: .*; gunicorn runs as", words={OVERLAY: "def\n"}),
-    "the overlay is another text": Fault("gunicorn runs as it was called", words={OVERLAY: "print('hello')\n"}),
-    "the overlay ends without a word": Fault("its Python does not answer", words={OVERLAY: "#\n"}),
+    "no text of the settings": Fault("the text of a file is empty", words={SETTINGS: ""}),
+    "no text of the files": Fault("the text of a file is empty", words={PACKED: ""}),
+    "the files are cut short": Fault("the files can't be unpacked", words={PACKED: payload.PACKED[: PAGE * 4]}),
+    "the files lack their end": Fault("the files can't be unpacked", words={PACKED: payload.PACKED[:-8]}),
+    "the files are no base64": Fault("the files can't be unpacked", words={PACKED: "(" * 99}),
+    "the files are damaged": Fault(
+        "the files can't be unpacked", words={PACKED: payload.PACKED[:PAGE] + "AAAAAAAA" + payload.PACKED[PAGE + 8 :]}
+    ),
+    "the files are no archive": Fault("the files can't be unpacked", words={PACKED: "eA=="}),
+    "the files lack the shim": Fault("what was written to /plane-webhook is not there", files={SHIM: None}),
+    "the files lack the overlay": Fault("gunicorn runs as it was called", files={OVERLAY: None}),
+    "the files lack a module": Fault("No module named", files={"lib/plane_webhook/asked.py": None}),
+    "the shim is no program": Fault("programs in /plane-webhook do not run", files={SHIM: "#!/no/such\n"}),
+    "the shim is empty": Fault("programs in /plane-webhook do not run", files={SHIM: ""}),
+    "the shim has a syntax error": Fault("programs in /plane-webhook do not run", files={SHIM: "#!/bin/sh\nif fi\n"}),
+    "the overlay has a syntax error": Fault("SyntaxError: .*; gunicorn runs as", files={OVERLAY: "def\n"}),
+    "a module has a syntax error": Fault(
+        "SyntaxError: .*; gunicorn runs as", files={"lib/plane_webhook/asked.py": "def\n"}
+    ),
+    "the overlay is another text": Fault("gunicorn runs as it was called", files={OVERLAY: "print('hello')\n"}),
+    "the overlay ends without a word": Fault("its Python does not answer", files={OVERLAY: "#\n"}),
     "the settings are no JSON": Fault("settings.json can't be used: JSONDecodeError", words={SETTINGS: "{"}),
     "the settings are a list": Fault("settings.json can't be used", words={SETTINGS: "[]"}),
     "the settings lack a key": Fault(
-        "settings.json can't be used: KeyError: 'retry'",
-        words={SETTINGS: settings(lambda tree: tree["publish"].pop("retry"))},
+        "settings.json can't be used: KeyError: 'patience'",
+        words={SETTINGS: settings(lambda tree: tree["publish"].pop("patience"))},
     ),
     "the timeout is a text": Fault("a value of a wrong type", words=publish(timeout="5")),
     "the timeout is a switch": Fault("a value of a wrong type", words=publish(timeout=True)),
     "confirm is a number": Fault("a value of a wrong type", words=publish(confirm=1)),
-    "the retry policy is a list": Fault("settings.json can't be used", words=publish(retry=[3])),
+    "the spool is a list": Fault("a value of a wrong type", words=publish(spool=["redis"])),
+    "the spool's tasks are a fraction": Fault("a value of a wrong type", words=publish(spool_tasks=1.5)),
     "a variable's value is a number": Fault(
         "a value of a wrong type",
         words={SETTINGS: settings(lambda tree: tree["env"].update(CELERY_BROKER_POOL_LIMIT=10))},
     ),
     "the broker is not AMQP": Fault("AMQP_URL names no AMQP broker", env={"AMQP_URL": "redis://:s3cret@there/0"}),
+    "Celery's own variable names another broker": Fault(
+        "CELERY_BROKER_URL names no AMQP broker", env={"CELERY_BROKER_URL": "redis://:s3cret@there/0"}
+    ),
+    "the environment names no broker": Fault("the environment names no RabbitMQ", env={"AMQP_URL": ""}),
     "an option names a settings module": Fault(
         "an option names another DJANGO_SETTINGS_MODULE",
         env={"GUNICORN_CMD_ARGS": "--env DJANGO_SETTINGS_MODULE=plane.settings.production"},
@@ -469,6 +493,8 @@ def test_whatever_is_amiss_plane_runs_as_it_was_and_one_line_says_so(amiss: Amis
     amiss.fault.in_pod(ours)
     for index, text in amiss.fault.words.items():
         ours = word(ours, index, text)
+    if amiss.fault.files:
+        ours = with_files(ours, amiss.fault.files)
     assert_as_it_was(amiss.plain, run(amiss.image, ours, shell=shell, binds=amiss.binds), amiss.fault.says)
 
 
@@ -501,7 +527,48 @@ def test_without_the_tools_it_needs_plane_runs_as_it_was(small: Image, shell: Sh
     if shell == "busybox":
         assert (ours.shown["argv"][-4:], ours.loud) == (ASKED_LIMITS, [])
     else:
-        assert_as_it_was(plain, ours, "can't be cleared")
+        assert_as_it_was(plain, ours, "a folder can't be made in /plane-webhook")
+
+
+TOOLS = {
+    "rm": "",  # for there is nothing to remove on a first start
+    "mkdir": "a folder can't be made in /plane-webhook",
+    "base64": "the files can't be unpacked into /plane-webhook",
+    "tar": "the files can't be unpacked into /plane-webhook",
+    "gzip": "the files can't be unpacked into /plane-webhook",
+    "ln": "what was written to /plane-webhook is not there",
+}
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize("tool", TOOLS)
+def test_where_one_tool_is_unusable_what_is_said_is_so(small: Image, shell: Shell, tool: str, tmp_path: Path) -> None:
+    """Nothing is said of an earlier start, for there was none. Busybox brings its own tools."""
+    path = tmp_path / tool
+    script(path, "#!/bin/bash\nexit 9\n")
+    bound = {os.path.realpath(f"/usr/bin/{tool}"): path}
+    plain, ours = (run(small, each, shell=shell, binds=bound) for each in (pod(), inject(pod())))
+    if TOOLS[tool]:
+        assert_as_it_was(plain, ours, TOOLS[tool])
+    else:
+        assert (ours.shown["argv"][-4:], ours.loud) == (ASKED_LIMITS, [])
+    assert "earlier" not in ours.stderr
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_without_rm_what_an_earlier_start_left_is_said_at_the_next(small: Image, shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "rm"
+    script(path, "#!/bin/bash\nexit 9\n")
+    with Container.from_pod(inject(pod()), image=small, shell=shell, binds={"/usr/bin/rm": path}) as container:
+        assert container.wait() == 0
+        assert "NOT IN EFFECT" not in container.stderr
+        container.start()
+        assert container.wait() == 0
+        again = Ran(0, container.stdout, container.stderr)
+    assert again.shown["argv"][-4:] == UPSTREAM_LIMITS
+    assert [line.split(": ", 2)[2].split(";")[0] for line in again.loud] == [
+        "what an earlier start left in /plane-webhook can't be cleared"
+    ]
 
 
 @every_shell
@@ -559,7 +626,7 @@ READS_THE_VARIABLES = """#!/bin/bash
 exec gunicorn --max-requests "${GUNICORN_MAX_REQUESTS:-1200}" \\
     --max-requests-jitter "${GUNICORN_MAX_REQUESTS_JITTER:-1000}"
 """
-NO_OVERLAY = {"the guard fails": (OVERLAY, ""), "the check fails": (OVERLAY, "def\n")}
+NO_OVERLAY = {"the guard fails": SHIM, "the check fails": OVERLAY}  # which file is broken then
 
 
 def limits(ran: Ran) -> tuple[int, int]:
@@ -584,7 +651,7 @@ def test_rotation_is_not_off_because_of_us_where_the_overlay_is_not_in_effect(
     image: Image, tmp_path: Path, *, shell: Shell, how: str, variables: Json, expected: tuple[int, int]
 ) -> None:
     changed = with_code(image, code(tmp_path / "code", entrypoint=READS_THE_VARIABLES))
-    what = word(inject(pod(env=variables.get("env"), map_name="vars")), *NO_OVERLAY[how])
+    what = with_files(inject(pod(env=variables.get("env"), map_name="vars")), {NO_OVERLAY[how]: "def\n"})
     ours = run(changed, what, shell=shell, config_maps={"vars": variables.get("chart", {})})
     assert (len(ours.loud), ours.in_effect) == (1, [])
     assert limits(ours) == expected
@@ -595,7 +662,7 @@ def test_rotation_is_not_off_because_of_us_where_the_overlay_is_not_in_effect(
 @pytest.mark.parametrize("how", NO_OVERLAY)
 def test_with_the_charts_precedence_its_own_limits_stay(image: Image, shell: Shell, how: str, tmp_path: Path) -> None:
     changed = with_code(image, code(tmp_path / "code", entrypoint=READS_THE_VARIABLES))
-    what = word(inject(pod(map_name="vars"), "precedence: chart"), *NO_OVERLAY[how])
+    what = with_files(inject(pod(map_name="vars"), "precedence: chart"), {NO_OVERLAY[how]: "def\n"})
     assert limits(run(changed, what, shell=shell, config_maps={"vars": {}})) == (1200, 1000)
     chart = {"GUNICORN_MAX_REQUESTS": "1000", "GUNICORN_MAX_REQUESTS_JITTER": "150"}
     assert limits(run(changed, what, shell=shell, config_maps={"vars": chart})) == (1000, 150)
@@ -668,24 +735,28 @@ def test_with_our_precedence_the_chart_loses_and_the_user_wins(small: Image, she
 # --- a restart finds the volume as the last run left it
 
 EVIL = "echo evil ran >&2; exit 66"
+ALL = "bin lib proof spool state settings.json"
 TAMPERING = {
-    "altered": "for f in bin/gunicorn bin/celery proof; do chmod u+w $f; "
-    f"echo '#!/bin/sh' >$f; echo '{EVIL}' >>$f; done; "
-    "echo 'raise SystemExit(66)' >lib/plane_webhook_settings.py; echo '{}' >settings.json",
-    "emptied": "chmod -R u+w bin lib proof settings.json; "
-    "for f in bin/gunicorn bin/celery proof lib/*.py settings.json; do : >$f; done",
-    "removed": "rm -rf bin lib proof settings.json",
+    "altered": "for f in bin/gunicorn bin/celery proof spool; do chmod u+w $f; "
+    f"echo '#!/bin/sh' >$f; echo '{EVIL}' >>$f; done; chmod -R u+w lib; "
+    "for f in lib/*.py lib/*/*.py; do echo 'raise SystemExit(66)' >$f; done; echo '{}' >settings.json",
+    "emptied": f"chmod -R u+w {ALL}; "
+    "for f in bin/gunicorn bin/celery proof spool lib/*.py lib/*/*.py settings.json; do : >$f; done",
+    "removed": f"rm -rf {ALL}",
     "one file removed": "rm bin/celery",
-    "links to elsewhere": "rm -rf bin lib proof settings.json; ln -s /evil bin; ln -s /evil lib; "
-    "ln -s /evil/file proof; ln -s /evil/new settings.json",
+    "one module removed": "rm lib/plane_webhook/asked.py",
+    "links to elsewhere": f"rm -rf {ALL}; ln -s /evil bin; ln -s /evil lib; ln -s /evil state; "
+    "ln -s /evil/file proof; ln -s /evil/file spool; ln -s /evil/new settings.json",
     "links in our folders": "rm -rf bin/* lib/*; ln -s /evil/file bin/gunicorn; "
-    "ln -s /evil/file lib/plane_webhook_settings.py; ln -s /evil lib/more",
-    "folders in place of files": "rm proof settings.json bin/gunicorn; mkdir -p proof/x settings.json/x bin/gunicorn/x",
-    "files in place of folders": "rm -rf bin lib; echo x >bin; echo x >lib",
-    "pipes in place of files": "rm -rf bin lib proof; mkfifo bin lib proof; rm settings.json; mkfifo settings.json",
-    "locked": "chmod 0000 bin/gunicorn lib/*.py settings.json proof bin lib",
-    "locked deep": "mkdir -p lib/a/b; : >lib/a/b/c; chmod 0000 lib/a/b lib/a lib",
-    "odd names": "mkdir -p 'lib/a b' \"lib/new\nline\"; : >'bin/-rf'; : >'lib/*'",
+    "ln -s /evil/file lib/plane_webhook_settings.py; ln -s /evil lib/plane_webhook; ln -s /evil lib/more",
+    "folders in place of files": "rm proof spool settings.json bin/gunicorn; "
+    "mkdir -p proof/x spool/x settings.json/x bin/gunicorn/x",
+    "files in place of folders": "rm -rf bin lib state; for f in bin lib state; do echo x >$f; done",
+    "pipes in place of files": f"rm -rf {ALL}; mkfifo {ALL}",
+    "locked": "chmod 0000 bin/gunicorn lib/*.py settings.json proof spool state bin lib",
+    "locked deep": "mkdir -p lib/a/b; : >lib/a/b/c; chmod 0000 lib/plane_webhook lib/a/b lib/a lib",
+    "odd names": "mkdir -p 'lib/a b' \"lib/new\nline\"; : >'bin/-rf'; : >'lib/*'; : >'state/-rf'",
+    "states of processes that are gone": "echo '{}' >state/1; mkdir state/2",
     "modules that hide the standard library's": "for name in json os importlib sitecustomize site; do "
     "echo 'raise SystemExit(66)' >lib/$name.py; done",
     "byte code": "mkdir lib/__pycache__ && cp /evil/*.pyc lib/__pycache__/",
@@ -719,14 +790,19 @@ def test_what_an_earlier_run_did_to_the_files_is_undone_by_a_restart(
         container.restart(kill=True)
         container.wait_for_log("STAYS\n")
         ours = Ran(0, container.stdout, container.stderr)
-        files = "settings.json lib/plane_webhook_settings.py bin/gunicorn proof bin/celery"
-        held = container.exec(
-            ["bash", "-c", f"cd {MOUNT_PATH}; cat {files}; find . | sort; stat -c %a bin/* proof"]
-        ).stdout
-    command = what["spec"]["containers"][0]["command"]
-    texts = [command[index].replace("$$", "$") for index in (SETTINGS, OVERLAY, SHIM, PROOF, SHIM)]
-    everything = ["bin", "bin/celery", "bin/gunicorn", "lib", "lib/plane_webhook_settings.py", "proof", "settings.json"]
-    assert held == "\n".join([*texts, ".", *(f"./{name}" for name in everything), "555", "555", "555", ""])
+        texts = {
+            "settings.json": what["spec"]["containers"][0]["command"][SETTINGS].replace("$$", "$") + "\n",
+            **payload.FILES,
+            "bin/celery": payload.FILES[SHIM],
+        }
+        look = f"cd {MOUNT_PATH}; cat {' '.join(texts)}; find . -exec stat -c '%a %n' {{}} +"
+        held = container.exec(["bash", "-ec", look]).stdout
+    folders = {str(parent) for path in texts for parent in PurePosixPath(path).parents if str(parent) != "."}
+    modes = dict.fromkeys(texts, "444") | dict.fromkeys((SHIM, "bin/celery", PROOF, "spool"), "555")
+    modes |= {"settings.json": "644", "state": "1777", **dict.fromkeys(folders, "755")}
+    everything = {f"{mode} ./{path}" for path, mode in modes.items()}
+    assert held.startswith("".join(texts.values()))
+    assert set(held.removeprefix("".join(texts.values())).splitlines()) == {"777 .", *everything}
     assert ours.shown["argv"][-4:] == ASKED_LIMITS
     assert (len(ours.in_effect), ours.loud) == (1, [])
     assert "evil" not in ours.stderr
@@ -788,11 +864,15 @@ def test_the_texts_are_ascii_and_no_word_is_too_long() -> None:
     assert words[EXPORTS] == " ".join(f"{name}={value}" for name, value in DEFAULTS.items())
     assert all(each.isascii() for each in words)
     assert words[3] == ARGV0
+    assert words[PACKED] == payload.PACKED
+    assert len(words) == PACKED + 2
     assert max(map(len, words)) < 128 * 1024  # the kernel's limit for one argument
 
 
 @every_shell
-@pytest.mark.parametrize("text", [payload.GUARD, payload.SHIM], ids=["guard", "shim"])
+@pytest.mark.parametrize(
+    "text", [payload.GUARD, payload.FILES[SHIM], payload.FILES["spool"]], ids=["guard", "shim", "spool"]
+)
 def test_the_scripts_are_clean_in_every_shell(small: Image, shell: Shell, text: str) -> None:
     what = pod("/bin/sh", "-n", "-c", text.replace("$", "$$"))
     assert run(small, what, shell=shell) == Ran(0, "", "")

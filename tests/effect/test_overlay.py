@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.effect.injected import SETTINGS, Json, Ran, inject, pod, run, script, with_code
 from lab import images
 from lab.cache import LabError
+from tests.effect.injected import NO_BROKER, SETTINGS, Json, Ran, inject, pod, run, script, with_code
 from webhook import payload
 
 if TYPE_CHECKING:
@@ -22,24 +22,14 @@ if TYPE_CHECKING:
 
     from lab.images import Image
 
-VERSIONS = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13"]
-LIBRARY = Path(payload.__file__).parent
+LIBRARY = Path(payload.__file__).parent / "lib"
 ASKED: Json = json.loads(inject(pod())["spec"]["containers"][0]["command"][SETTINGS])
 PUBLISH: Json = ASKED["publish"]
 
 
-@pytest.fixture(params=VERSIONS)
-def python(request: pytest.FixtureRequest) -> Path:
-    """An interpreter of each version; the tests of one that isn't here are skipped."""
-    found = images.find_python(request.param)
-    if not found.version.startswith(request.param + "."):
-        pytest.skip(f"there is no python{request.param} here")
-    return found.executable
-
-
 def call(python: Path, function: str, cases: list[Any]) -> list[Any]:
-    """Call a function of the overlay once for each list of arguments, under another Python."""
-    text = "import json, sys, plane_webhook_settings as its; "
+    """Call a function of `asked` once for each list of arguments, under another Python."""
+    text = "import json, sys, plane_webhook.asked as its; "
     text += f"print(json.dumps([its.{function}(*case) for case in json.load(sys.stdin)]))"
     run = subprocess.run(
         [python, "-B", "-W", "error", "-c", text],
@@ -51,15 +41,6 @@ def call(python: Path, function: str, cases: list[Any]) -> list[Any]:
     )
     assert (run.returncode, run.stderr) == (0, "")
     return json.loads(run.stdout)
-
-
-@pytest.mark.parametrize("name", ["plane_webhook_settings.py", "proof.py"])
-def test_it_compiles_without_a_warning(python: Path, name: str) -> None:
-    text = "import pathlib, sys; compile(pathlib.Path(sys.argv[1]).read_text(), sys.argv[1], 'exec')"
-    run = subprocess.run(
-        [python, "-W", "error", "-c", text, LIBRARY / name], capture_output=True, text=True, check=False
-    )
-    assert (run.returncode, run.stderr) == (0, "")
 
 
 WANTED = ASKED["env"]
@@ -94,65 +75,135 @@ def test_json_is_read_alike(python: Path) -> None:
     assert call(python, "decode", [[text] for text in TEXTS]) == [json.loads(text) for text in TEXTS]
 
 
-OURS = {
-    "CELERY_TASK_PUBLISH_RETRY_POLICY": PUBLISH["retry"],
-    "CELERY_BROKER_CONNECTION_TIMEOUT": 5.0,
-    "CELERY_BROKER_TRANSPORT_OPTIONS": {
-        "confirm_publish": True,
-        "read_timeout": 5.0,
-        "write_timeout": 5.0,
-        **PUBLISH["retry"],
-        "connect_retries_timeout": 15.0,
-    },
-}
-THEIRS: list[tuple[Json, Json, int]] = [  # Plane's settings, what their transport options become, sentences
-    ({}, {}, 0),
-    ({"CELERY_BROKER_TRANSPORT_OPTIONS": None}, {}, 0),
-    ({"CELERY_BROKER_TRANSPORT_OPTIONS": {}}, {}, 0),
-    (
-        {"CELERY_BROKER_TRANSPORT_OPTIONS": {"confirm_publish": False, "login_method": "PLAIN"}},
-        {"login_method": "PLAIN"},
-        0,
-    ),
-    (
-        {"CELERY_BROKER_TRANSPORT_OPTIONS": [["login_method", "PLAIN"]]},
-        {"login_method": "PLAIN"},
-        0,
-    ),  # what dict() takes, Celery takes
-    ({"CELERY_BROKER_TRANSPORT_OPTIONS": ["login_method"]}, {}, 1),
-    ({"CELERY_BROKER_TRANSPORT_OPTIONS": "login_method"}, {}, 1),
-    ({"CELERY_BROKER_TRANSPORT_OPTIONS": 9}, {}, 1),
-    ({"CELERY_BROKER_URL": "amqps://u:p@h"}, {}, 0),
-    ({"CELERY_BROKER_URL": "pyamqp://h"}, {}, 0),
-    ({"CELERY_BROKER_URL": ["amqp://a", "amqp://b"]}, {}, 0),
-    ({"CELERY_BROKER_URL": None}, {}, 0),
-    ({"CELERY_BROKER_URL": "redis://:s3cret@h"}, {}, 1),
-    ({"CELERY_BROKER_URL": "amqp://h", "CELERY_BROKER_WRITE_URL": "sqs://k:s3cret@h"}, {}, 1),
-    ({"CELERY_BROKER_URL": 5}, {}, 1),
+def test_what_is_set_over_planes_settings_is_two_variables(python: Path) -> None:
+    """Neither transport options nor timeouts nor a retry policy: consumers' connections are as upstream has them."""
+    cases: list[Json] = [{**LIMITS, **CELERY}, {"CELERY_BROKER_POOL_LIMIT": 3}, LIMITS, {}]
+    assert call(python, "overrides", [[values] for values in cases]) == [
+        CELERY,
+        {"CELERY_BROKER_POOL_LIMIT": 3},
+        {},
+        {},
+    ]
+
+
+# --- which broker it is: by Celery's own rule
+
+AMQP, REDIS = "amqp://u:s3cret@h//", "redis://:s3cret@h/0"
+NONE_NAMED = "the environment names no RabbitMQ: neither AMQP_URL nor RABBITMQ_HOST"
+# The environment, Plane's settings (None: they aren't known yet), and what names another broker.
+BROKERS: list[tuple[Json, Json | None, str]] = [
+    # nothing named, and all the ways to name nothing
+    ({}, None, NONE_NAMED),
+    ({"AMQP_URL": ""}, None, NONE_NAMED),
+    ({"AMQP_URL": "", "CELERY_BROKER_URL": "", "CELERY_BROKER_WRITE_URL": "", "REDIS_URL": REDIS}, None, NONE_NAMED),
+    ({"CELERY_BROKER_READ_URL": AMQP}, None, NONE_NAMED),  # nothing is published there
+    # what a chart names
+    ({"AMQP_URL": AMQP}, None, ""),
+    ({"RABBITMQ_HOST": "plane-mq"}, None, ""),
+    ({"RABBITMQ_USER": "plane", "RABBITMQ_VHOST": "plane"}, None, ""),
+    ({"AMQP_URL": AMQP, "REDIS_URL": REDIS}, None, ""),
+    # schemes, and how they may be written
+    *[
+        ({"AMQP_URL": f"{scheme}://u:s3cret@h//"}, None, "")
+        for scheme in ("amqp", "AMQP", "Amqp", "amqps", "AMQPS", "pyamqp", "PYAMQP")
+    ],
+    ({"AMQP_URL": "amqp://a;amqp://b"}, None, ""),
+    ({"AMQP_URL": "amqps://u:s3cret@a;b;c"}, None, ""),
+    ({"AMQP_URL": "plane-mq"}, None, ""),
+    ({"AMQP_URL": "plane-mq:5672"}, None, ""),
+    ({"AMQP_URL": "u:s3cret@plane-mq:5672/plane"}, None, ""),
+    *[
+        ({"AMQP_URL": f"{scheme}://u:s3cret@h/0"}, None, "AMQP_URL")
+        for scheme in ("redis", "REDIS", "rediss", "sentinel", "sqs", "memory", "amqpx", "redis+socket")
+    ],
+    ({"AMQP_URL": "redis://a;redis://b"}, None, "AMQP_URL"),
+    ({"AMQP_URL": REDIS, "RABBITMQ_HOST": "plane-mq"}, None, "AMQP_URL"),
+    # Celery prefers its own variables to its settings, the one for writing to the other
+    *[({name: REDIS, "AMQP_URL": AMQP}, None, name) for name in ("CELERY_BROKER_URL", "CELERY_BROKER_WRITE_URL")],
+    *[({name: AMQP, "AMQP_URL": REDIS}, None, "") for name in ("CELERY_BROKER_URL", "CELERY_BROKER_WRITE_URL")],
+    ({"CELERY_BROKER_READ_URL": REDIS, "AMQP_URL": AMQP}, None, ""),
+    ({"CELERY_BROKER_WRITE_URL": AMQP, "CELERY_BROKER_URL": REDIS}, None, ""),
+    ({"CELERY_BROKER_WRITE_URL": REDIS, "CELERY_BROKER_URL": AMQP}, None, "CELERY_BROKER_WRITE_URL"),
+    # as the settings of Plane's process have it
+    ({}, {"CELERY_BROKER_URL": AMQP}, ""),
+    ({"AMQP_URL": AMQP}, {"CELERY_BROKER_URL": REDIS}, "CELERY_BROKER_URL of Plane's settings"),
+    ({"AMQP_URL": REDIS}, {"CELERY_BROKER_URL": AMQP}, ""),
+    ({"AMQP_URL": AMQP}, {"CELERY_BROKER_URL": AMQP, "CELERY_BROKER_WRITE_URL": REDIS}, "CELERY_BROKER_WRITE_URL of"),
+    ({"AMQP_URL": AMQP}, {"CELERY_BROKER_URL": REDIS, "CELERY_BROKER_WRITE_URL": AMQP}, ""),
+    ({"AMQP_URL": AMQP}, {"CELERY_BROKER_URL": AMQP, "CELERY_BROKER_READ_URL": REDIS}, ""),
+    ({"CELERY_BROKER_URL": AMQP}, {"CELERY_BROKER_URL": REDIS}, ""),
+    ({"CELERY_BROKER_URL": REDIS}, {"CELERY_BROKER_URL": AMQP}, "CELERY_BROKER_URL"),
+    ({}, {"CELERY_BROKER_URL": ["amqp://a", "amqp://b"]}, ""),
+    ({}, {"CELERY_BROKER_URL": ["redis://:s3cret@a", "redis://b"]}, "CELERY_BROKER_URL of Plane's settings"),
+    ({}, {"CELERY_BROKER_URL": []}, ""),  # then, as with None, Celery takes amqp://guest@localhost
+    ({}, {"CELERY_BROKER_URL": None}, ""),
+    ({}, {}, ""),
 ]
 
 
-def test_settings_are_overridden_alike(python: Path) -> None:
-    results = call(python, "overrides", [[base, CELERY, PUBLISH] for base, _, _ in THEIRS])
-    for (base, options, count), (new, problems) in zip(THEIRS, results, strict=True):
-        merged = {**options, **OURS["CELERY_BROKER_TRANSPORT_OPTIONS"]}
-        assert new == {**CELERY, **OURS, "CELERY_BROKER_TRANSPORT_OPTIONS": merged}, base
-        assert len(problems) == count, base
-        assert "s3cret" not in str(problems)
+def test_the_broker_is_known_alike(python: Path) -> None:
+    results = call(python, "no_amqp", [[environ, base] for environ, base, _ in BROKERS])
+    for (environ, base, named), problem in zip(BROKERS, results, strict=True):
+        assert problem.startswith(named), (environ, base, problem)
+        assert bool(problem) == bool(named), (environ, base, problem)
+        assert "s3cret" not in problem
+
+
+RESOLVED = """
+import json, os, sys
+from celery import Celery
+for environ, base, _ in json.load(sys.stdin):
+    for name in [name for name in os.environ if name.startswith("CELERY_")]:
+        del os.environ[name]
+    os.environ.update({name: text for name, text in environ.items() if name.startswith("CELERY_")})
+    app = Celery("its", set_as_current=False)
+    app.conf.update({name[7:].lower(): value for name, value in base.items()})
+    try:
+        print(app.connection_for_write().transport_cls)
+    except (ImportError, KeyError) as error:  # a transport that is not installed, or not known
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.lab
+def test_the_broker_that_is_known_is_the_one_that_celery_publishes_to(image: Image) -> None:
+    known = [(environ, base, named) for environ, base, named in BROKERS if base is not None]
+    # What the environment names without Celery's own variables is what Plane's settings make of it.
+    known += [
+        (environ, {"CELERY_BROKER_URL": environ["AMQP_URL"]}, named)
+        for environ, base, named in BROKERS
+        if base is None and environ.get("AMQP_URL")
+    ]
+    run = subprocess.run(
+        [image.root / "bin/python", "-c", RESOLVED],
+        input=json.dumps(known),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    for case, line in zip(known, run.stdout.splitlines(), strict=True):
+        assert (line in ("amqp", "amqps", "pyamqp")) == (case[2] == ""), (case, line)
 
 
 def check(
     python: Path, folder: Path, *, program: str = "gunicorn", text: str = json.dumps(ASKED), **env: str
 ) -> tuple[int, list[str]]:
     """Ask the overlay as the shim does."""
+    for path, content in payload.FILES.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content)
     library = folder / "lib"
-    library.mkdir(exist_ok=True)
     overlay = library / "plane_webhook_settings.py"
-    overlay.write_text(payload.OVERLAY + "\n")
     (folder / "settings.json").write_text(text)
     run = subprocess.run(
         [python, "-S", overlay, program],
-        env={"PYTHONPATH": str(library), "DJANGO_SETTINGS_MODULE": "plane_webhook_settings", **env},
+        env={
+            "PYTHONPATH": str(library),
+            "DJANGO_SETTINGS_MODULE": "plane_webhook_settings",
+            "AMQP_URL": NO_BROKER,
+            **env,
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -170,6 +221,13 @@ def test_the_check_answers_alike(python: Path, tmp_path: Path) -> None:
     assert (code, lines[2:]) == (0, ["plane-webhook-add"])
     assert "GUNICORN_MAX_REQUESTS is not a whole number" in lines[0]
     assert "'CELERY_BROKER_POOL_LIMIT': 3" in lines[1]
+    assert "s3cret" not in lines[1]
+    assert check(python, tmp_path, AMQP_URL="") == (1, [NONE_NAMED])
+    assert check(python, tmp_path, AMQP_URL="", RABBITMQ_HOST="mq")[0] == 0
+    assert check(python, tmp_path, CELERY_BROKER_URL=REDIS) == (
+        1,
+        ["CELERY_BROKER_URL names no AMQP broker, and others have no publisher confirms"],
+    )
 
 
 WRONG = [
@@ -189,12 +247,11 @@ WRONG = [
 ]
 WRONG += [json.dumps({key: value for key, value in ASKED.items() if key != missing}) for missing in ASKED]
 WRONG += [json.dumps({**ASKED, key: None}) for key in ASKED]
-WRONG += [json.dumps({**ASKED, "publish": {**PUBLISH, key: value}}) for key in PUBLISH for value in (None, "5", [], {})]
-WRONG += [
-    json.dumps({**ASKED, "publish": {**PUBLISH, "retry": {**PUBLISH["retry"], key: value}}})
-    for key in PUBLISH["retry"]
-    for value in (None, "5", True)
-]
+WRONG += [json.dumps({**ASKED, "publish": {**PUBLISH, key: value}}) for key in PUBLISH for value in (None, [], {})]
+WRONG += [json.dumps({**ASKED, "publish": {**PUBLISH, key: "5"}}) for key in PUBLISH if key != "spool"]
+WRONG += [json.dumps({**ASKED, "publish": {**PUBLISH, key: True}}) for key in PUBLISH if PUBLISH[key] is not True]
+WRONG += [json.dumps({**ASKED, "publish": {k: v for k, v in PUBLISH.items() if k != missing}}) for missing in PUBLISH]
+WRONG += [json.dumps({**ASKED, "publish": {**PUBLISH, key: 0.5}}) for key in ("spool_tasks", "spool_bytes")]
 
 
 def test_settings_that_cannot_be_used_are_named_before_anything_is_changed(tmp_path: Path) -> None:
@@ -214,27 +271,58 @@ sys.path.insert(0, "/code")
 exec(os.environ.get("FIRST", ""))
 import plane
 from celery import current_app, signals
+from celery.app.defaults import DEFAULTS
 from django.conf import settings
-names = ("task_publish_retry", "task_publish_retry_policy", "broker_pool_limit", "broker_connection_timeout",
-         "broker_transport_options", "task_annotations", "timezone")
-found = {name: current_app.conf[name] for name in names}
-found["mandatory"] = len(signals.before_task_publish.receivers or [])
-found["settings"] = [settings.SETTINGS_MODULE, settings.ROOT_URLCONF, settings.CELERY_BROKER_CONNECTION_TIMEOUT
-                     if hasattr(settings, "CELERY_BROKER_CONNECTION_TIMEOUT") else None]
+from kombu import Producer
+app = current_app._get_current_object()
+found = {"conf": {name: app.conf[name] for name in sorted(DEFAULTS)}}
+found["signals"] = sorted(name for name in dir(signals) if getattr(getattr(signals, name), "receivers", None))
+found["connections"] = []
+for connection in (app.connection_for_read(), app.connection_for_write(), app.pool.acquire()):
+    info = {name: value for name, value in connection.info().items() if name != "password"}
+    found["connections"].append([type(connection).__name__, info])
+found["publisher"] = hasattr(Producer.publish, "plane_webhook")
+# Whatever of other people's code is ours: functions, and classes' attributes, of every module.
+ours = lambda value: str(getattr(value, "__module__", "")).split(".")[0] == "plane_webhook"
+replaced = set()
+for module in list(sys.modules.values()):
+    if module is None or module.__name__.startswith("plane_webhook"):
+        continue
+    for name, value in list(vars(module).items()):
+        if ours(value):
+            replaced.add(module.__name__ + "." + name)
+        if isinstance(value, type):
+            replaced |= {"%s.%s" % (name, each) for each, part in list(vars(value).items()) if ours(part)}
+found["replaced"] = sorted(replaced)
+found["settings"] = [settings.SETTINGS_MODULE, settings.ROOT_URLCONF]
+found["own"] = sorted(name for name in dir(settings) if name.startswith("CELERY_"))
 print(json.dumps(found, default=repr))
 """
-IN_EFFECT = {
-    "task_publish_retry": True,
-    "task_publish_retry_policy": PUBLISH["retry"],
-    "broker_pool_limit": 10,
-    "broker_connection_timeout": 5.0,
-    "broker_transport_options": OURS["CELERY_BROKER_TRANSPORT_OPTIONS"],
-    "task_annotations": None,
-    "timezone": "UTC",
-    "mandatory": 1,
-    "settings": ["plane_webhook_settings", "plane.urls", 5.0],
-}
-CONFIRMS = OURS["CELERY_BROKER_TRANSPORT_OPTIONS"]
+
+
+def plain(image: Image, folder: Path, **env: str) -> Json:
+    """What it is without us."""
+    ran = configuration(image, folder, injected=False, **env)
+    assert ran.code == 0, ran.stderr
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+SIGNALS = ["beat_init", "worker_process_init"]  # on which the publisher looks at the spool
+
+
+def in_effect(before: Json, **differs: Any) -> Json:
+    """What it is with us, if that is `before` without us: the whole of what differs."""
+    settings = {"task_publish_retry": True, "broker_pool_limit": 10, **differs}
+    connections = [[kind, dict(info)] for kind, info in before["connections"]]
+    return {
+        "conf": {**before["conf"], **settings},
+        "signals": sorted({*before["signals"], *SIGNALS}),
+        "connections": connections,
+        "publisher": True,
+        "replaced": ["Producer.publish"],
+        "settings": ["plane_webhook_settings", "plane.urls"],
+        "own": sorted({*before["own"], "CELERY_TASK_PUBLISH_RETRY", "CELERY_BROKER_POOL_LIMIT"}),
+    }
 
 
 def plane(folder: Path, *, production: str = "", files: Mapping[str, str] | None = None) -> Path:
@@ -258,13 +346,13 @@ def configuration(image: Image, folder: Path, *, injected: bool = True, **env: s
 
 @dataclass(frozen=True)
 class Case:
-    """Something in Plane's settings or in the container, and what differs from IN_EFFECT then."""
+    """Something in Plane's settings or in the container; it holds with us as it does without, but for `in_effect`."""
 
     production: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
-    differs: Mapping[str, Any] = field(default_factory=dict)
-    says: str = ""
+    holds: Mapping[str, Any] = field(default_factory=dict)
+    says: str = ""  # that no task is confirmed
 
 
 OPTIONS = "CELERY_BROKER_TRANSPORT_OPTIONS"
@@ -274,37 +362,41 @@ if os.environ.get("DJANGO_SETTINGS_MODULE"):
     from django.conf import settings
     settings.MIDDLEWARE
 """
+ANOTHER = "NOT IN EFFECT: CELERY_BROKER_URL of Plane's settings names no AMQP broker"
 CASES = {
     "nothing of the kind": Case(),
     "transport options": Case(
         f"{OPTIONS} = {{'confirm_publish': False, 'login_method': 'PLAIN'}}",
-        differs={"broker_transport_options": {"login_method": "PLAIN", **CONFIRMS}},
+        holds={"broker_transport_options": {"confirm_publish": False, "login_method": "PLAIN"}},
     ),
-    "transport options None": Case(f"{OPTIONS} = None"),
-    "transport options a list": Case(
-        f"{OPTIONS} = ['x']", says="CELERY_BROKER_TRANSPORT_OPTIONS of Plane's settings is not a dict"
-    ),
-    "the other settings": Case(
-        "CELERY_TASK_PUBLISH_RETRY = False\nCELERY_BROKER_POOL_LIMIT = None\nCELERY_TASK_PUBLISH_RETRY_POLICY = [1]\n"
-        "CELERY_BROKER_CONNECTION_TIMEOUT = 'x'"
+    "transport options of nothing": Case(f"{OPTIONS} = {{}}"),
+    "the settings that we set": Case("CELERY_TASK_PUBLISH_RETRY = False\nCELERY_BROKER_POOL_LIMIT = None"),
+    "the settings that we don't": Case(
+        "CELERY_TASK_PUBLISH_RETRY_POLICY = {'max_retries': 1}\nCELERY_BROKER_CONNECTION_TIMEOUT = 7\n"
+        "CELERY_BROKER_HEARTBEAT = 3",
+        holds={"broker_connection_timeout": 7, "task_publish_retry_policy": {"max_retries": 1}, "broker_heartbeat": 3},
     ),
     "annotations": Case(
         "CELERY_TASK_ANNOTATIONS = {'*': {'rate_limit': '10/s'}}",
-        differs={"task_annotations": {"*": {"rate_limit": "10/s"}}},
+        holds={"task_annotations": {"*": {"rate_limit": "10/s"}}},
     ),
-    "annotations as a list": Case("CELERY_TASK_ANNOTATIONS = [{'x': {}}]", differs={"task_annotations": [{"x": {}}]}),
-    "another broker": Case(
-        "CELERY_BROKER_URL = 'redis://:s3cret@127.0.0.1/0'", says="NOT IN EFFECT: the broker is not AMQP"
+    "annotations as a list": Case("CELERY_TASK_ANNOTATIONS = [{'x': {}}]", holds={"task_annotations": [{"x": {}}]}),
+    "another broker": Case("CELERY_BROKER_URL = 'redis://:s3cret@127.0.0.1/0'", says=ANOTHER),
+    "another broker to write to": Case(
+        "CELERY_BROKER_WRITE_URL = 'REDIS://:s3cret@127.0.0.1/0'",
+        says=ANOTHER.replace("BROKER_URL", "BROKER_WRITE_URL"),
     ),
+    "another broker to read from": Case("CELERY_BROKER_READ_URL = 'redis://:s3cret@127.0.0.1/0'"),
+    "a list of brokers": Case("CELERY_BROKER_URL = ['amqp://a:s3cret@127.0.0.1:9', 'AMQP://b:s3cret@127.0.0.1:9']"),
     "settings of the user's own": Case(
         files={"plane/settings/mine.py": "from .production import *\nCELERY_TIMEZONE = 'Asia/Tokyo'\n"},
         env={"DJANGO_SETTINGS_MODULE": "plane.settings.mine"},
-        differs={"timezone": "Asia/Tokyo"},
+        holds={"timezone": "Asia/Tokyo"},
     ),
     "settings outside of plane": Case(
         files={"mine.py": "from plane.settings.production import *\nCELERY_TIMEZONE = 'Asia/Tokyo'\n"},
         env={"DJANGO_SETTINGS_MODULE": "mine"},
-        differs={"timezone": "Asia/Tokyo"},
+        holds={"timezone": "Asia/Tokyo"},
     ),
     "settings wanted before plane is imported": Case(
         files={"site/sitecustomize.py": ASKS_FIRST}, env={"PYTHONPATH": "/code/site:/code"}
@@ -312,7 +404,6 @@ CASES = {
     "settings wanted before plane can be imported": Case(
         files={"site/sitecustomize.py": ASKS_FIRST}, env={"PYTHONPATH": "/code/site"}
     ),
-    "our variable already names it": Case(env={"DJANGO_SETTINGS_MODULE": "plane_webhook_settings"}),
 }
 
 
@@ -320,13 +411,60 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_over_planes_settings(image: Image, name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    ran = configuration(image, plane(tmp_path / "code", production=case.production, files=case.files), **case.env)
+    folder = plane(tmp_path / "code", production=case.production, files=case.files)
+    before = plain(image, folder, **case.env)
+    assert {key: before["conf"][key] for key in case.holds} == case.holds
+    ran = configuration(image, folder, **case.env)
     assert ran.code == 0, ran.stderr
-    assert json.loads(ran.stdout.splitlines()[-1]) == {**IN_EFFECT, **case.differs}
+    expected = in_effect(before)
+    if case.says:
+        expected |= {"publisher": False, "replaced": [], "signals": before["signals"]}
+    assert json.loads(ran.stdout.splitlines()[-1]) == expected
     ours = [line for line in ran.stderr.splitlines() if line.startswith("plane-webhook: ")]
     assert len(ours) == (3 if case.says else 2), ran.stderr
     assert case.says in ours[-1]
     assert "s3cret" not in "".join(ours)
+
+
+@pytest.mark.lab
+def test_our_own_module_named_by_a_variable_is_not_taken_for_planes(image: Image, tmp_path: Path) -> None:
+    folder = plane(tmp_path / "code")
+    ran = configuration(image, folder, DJANGO_SETTINGS_MODULE="plane_webhook_settings")
+    assert json.loads(ran.stdout.splitlines()[-1]) == in_effect(plain(image, folder))
+    assert ran.loud == []
+
+
+@pytest.mark.lab
+def test_without_confirmation_nothing_of_others_is_replaced(image: Image, tmp_path: Path) -> None:
+    folder = plane(tmp_path / "code")
+    what = inject(pod("./bin/docker-entrypoint-worker.sh"), "publish: {confirm: false}")
+    ran = run(with_code(image, folder), what)
+    before = plain(image, folder)
+    without = {"publisher": False, "replaced": [], "signals": before["signals"]}
+    assert json.loads(ran.stdout.splitlines()[-1]) == in_effect(before) | without
+    assert (len(ran.in_effect), ran.loud) == (1, [])
+    assert "'confirm': False" in ran.in_effect[0]
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"AMQP_URL": "", "CELERY_BROKER_URL": "redis://:s3cret@h/0"},
+        {"CELERY_BROKER_URL": "redis://:s3cret@h/0"},
+        {"CELERY_BROKER_WRITE_URL": "redis://:s3cret@h/0"},
+        {"AMQP_URL": "redis://:s3cret@h/0"},
+        {"AMQP_URL": ""},
+    ],
+    ids=str,
+)
+def test_with_another_broker_all_of_it_is_as_plane_had_it(image: Image, env: dict[str, str], tmp_path: Path) -> None:
+    """Not only confirms: neither are Celery's settings ours, and with the API's rotation it is the same."""
+    folder = plane(tmp_path / "code")
+    ran = configuration(image, folder, **env)
+    assert json.loads(ran.stdout.splitlines()[-1]) == plain(image, folder, **env)
+    assert (len(ran.loud), ran.in_effect) == (1, [])
+    assert "s3cret" not in ran.stderr
 
 
 @pytest.mark.lab
@@ -340,7 +478,7 @@ def test_on_the_oldest_and_the_newest(lock: images.Lock, version: str, tmp_path:
         pytest.skip(f"there is no python{version} here")
     ran = configuration(image, plane(tmp_path / "code"))
     assert (ran.code, len(ran.in_effect), ran.loud) == (0, 1, []), ran.stderr
-    assert json.loads(ran.stdout.splitlines()[-1]) == IN_EFFECT
+    assert json.loads(ran.stdout.splitlines()[-1]) == in_effect(plain(image, tmp_path / "code"))
 
 
 @pytest.mark.lab
@@ -349,9 +487,8 @@ def test_on_the_oldest_and_the_newest(lock: images.Lock, version: str, tmp_path:
 )
 def test_settings_that_vanish_after_the_check_leave_plane_its_own(image: Image, first: str, tmp_path: Path) -> None:
     folder = plane(tmp_path / "code")
-    plain = configuration(image, folder, injected=False)
     ours = configuration(image, folder, FIRST=first)
-    before, after = (json.loads(ran.stdout.splitlines()[-1]) for ran in (plain, ours))
+    before, after = plain(image, folder), json.loads(ours.stdout.splitlines()[-1])
     assert after == {**before, "settings": ["plane_webhook_settings", *before["settings"][1:]]}
     assert len(ours.loud) == 1
     assert "ValueError in line " in ours.loud[0]
@@ -378,11 +515,12 @@ def test_the_overlay_that_anybody_would_write_first_breaks_plane(image: Image, t
     assert naive.code == 1
     assert "has no attribute 'REDIS_URL'" in naive.stderr
     ours = configuration(image, folder, FIRST=SETTINGS_FIRST)
-    assert json.loads(ours.stdout.splitlines()[-1]) == IN_EFFECT
+    assert json.loads(ours.stdout.splitlines()[-1]) == in_effect(plain(image, folder))
 
 
 def test_nothing_is_written_next_to_it(tmp_path: Path) -> None:
     """As the shim's check, whatever the environment says about byte code."""
     assert check(images.find_python(images.PYTHON).executable, tmp_path)[0] == 0
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["lib", "plane_webhook_settings.py", "settings.json"]
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {"settings.json", *payload.FILES}
     assert os.access(tmp_path, os.W_OK)

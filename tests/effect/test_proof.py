@@ -14,10 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.effect.injected import DEFAULTS, OVERLAY, RESTRICTED, SETTINGS, SHELLS, Json, inject, pod, script, word
 from lab import images
 from lab.container import Container, Shell
 from lab.process import free_port, wait_for
+from lab.redis import Redis
+from tests.effect.injected import (
+    DEFAULTS,
+    NO_BROKER,
+    OVERLAY,
+    RESTRICTED,
+    SETTINGS,
+    SHELLS,
+    Json,
+    inject,
+    pod,
+    script,
+    with_files,
+    word,
+)
+from webhook import payload
 from webhook.admission.injection import MOUNT_PATH
 
 if TYPE_CHECKING:
@@ -29,16 +44,16 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.lab
 
 every_shell = pytest.mark.parametrize("shell", SHELLS)
-PROOF = f"{MOUNT_PATH}/proof"
-NO_BROKER = "amqp://plane:s3cret@127.0.0.1:9//"  # nothing is published here
+PROOF, SPOOL = f"{MOUNT_PATH}/proof", f"{MOUNT_PATH}/spool"
+KEY = "s3cret of the lab" * 3  # SECRET_KEY
 # A worker of the entrypoint's own ends somewhere between these numbers of requests.
 ROTATION_FROM, ROTATION_AT_LAST = 1200, 1200 + 1000
 
 
-def code(folder: Path, files: Mapping[str, str] | None = None) -> Path:
+def code(folder: Path, replaced: Mapping[str, str] | None = None) -> Path:
     """Copy the small Plane, with some files replaced; a text that begins with + is added to what the file has."""
     shutil.copytree(images.PLANE, folder)
-    for name, text in (files or {}).items():
+    for name, text in (replaced or {}).items():
         path = folder / name
         script(path, path.read_text() + text[1:] if text.startswith("+") else text)
     return folder
@@ -63,6 +78,12 @@ def serving(
         yield container, port
 
 
+@pytest.fixture(scope="module")
+def image(image: Image, redis: Redis) -> Image:
+    """The image, with what Plane's charts tell of its Redis; what a test's pod says goes before that."""
+    return image.with_env(REDIS_URL=redis.url, SECRET_KEY=KEY)
+
+
 def prove(container: Container, *, code: int) -> Json:
     """Run proof as `kubectl exec` does; it has to end with `code`, print JSON and nothing secret."""
     run = container.exec([PROOF])
@@ -85,10 +106,14 @@ def loud(container: Container) -> list[str]:
 
 LIMITS = {"gunicorn --max-requests", "gunicorn --max-requests-jitter"}
 SETTINGS_MODULE = {"DJANGO_SETTINGS_MODULE"}
-CELERY = {"Celery broker_transport_options", "Celery broker_connection_timeout", "Celery task_publish_retry_policy"}
-CELERY |= {"Celery mandatory", "Celery deadline"}
+CONFIRMED, TRANSPORT, SPOOLED = (
+    {"tasks are published with confirmation"},
+    {"Celery's transport"},
+    {"the spool can be reached"},
+)
 SAME_BY_DEFAULT = {"Celery task_publish_retry", "Celery broker_pool_limit"}
-EVERYTHING = {*DEFAULTS, *LIMITS, *SETTINGS_MODULE, *CELERY, *SAME_BY_DEFAULT}
+EVERYTHING = {*DEFAULTS, *LIMITS, *SETTINGS_MODULE, *CONFIRMED, *TRANSPORT, *SPOOLED, *SAME_BY_DEFAULT}
+EMPTY: Json = {"waiting": 0, "sent and not confirmed": 0, "bytes": 0, "oldest, seconds": None, "set aside": []}
 
 
 @every_shell
@@ -103,7 +128,12 @@ def test_in_effect_it_agrees_row_by_row(image: Image, shell: Shell) -> None:
         "what": "gunicorn --max-requests", "asked": 0, "found": 0, "agrees": True, "how": ""
     }  # fmt: skip
     assert by_what["gunicorn --max-requests"]["how"] == "read from /proc/1/cmdline"
-    assert by_what["Celery broker_transport_options"]["how"].startswith("inferred: ")
+    assert [by_what[what]["found"] for what in (*TRANSPORT, *CONFIRMED, *SPOOLED)] == ["py-amqp", True, True]
+    assert by_what["Celery's transport"]["how"].startswith("inferred: ")
+    assert by_what["tasks are published with confirmation"]["how"].startswith("inferred: ")
+    assert report["spool"] == EMPTY
+    assert [each["state"] for each in report["processes"]] == ["healthy"] * 3
+    assert report["processes"][0]["pid"] == 1
     assert by_what["DJANGO_SETTINGS_MODULE"]["how"].count(",") == len(pids) - 1 == 2  # the master and both workers
     assert report["kept"] == []
     assert len(report["settings"]) == 64
@@ -159,37 +189,48 @@ ABSOLUTE = (
 MODULE = ABSOLUTE.replace("/usr/local/bin/gunicorn", "python -m gunicorn")
 OPTIONS = ABSOLUTE.replace("/usr/local/bin/gunicorn", "python -B -X utf8 /usr/local/bin/gunicorn")
 NO_PATH = "export PATH=/usr/local/bin:/usr/bin:/bin\n"
-UNSET = ABSOLUTE.replace("/usr/local/bin/gunicorn", 'env -i PATH="$PATH" LANG=C.UTF-8 AMQP_URL="$AMQP_URL" gunicorn')
+KEPT = " ".join(f'{name}="${name}"' for name in ("PATH", "LANG", "AMQP_URL", "REDIS_URL", "SECRET_KEY"))
+UNSET = ABSOLUTE.replace("/usr/local/bin/gunicorn", f"env -i {KEPT} gunicorn")
 SILENT: dict[str, tuple[tuple[str, ...], dict[str, str], set[str]]] = {
     "PATH is reset": (
         ("/bin/bash", "-c", NO_PATH + "exec ./bin/docker-entrypoint-api.sh"),
         {},
-        LIMITS | SETTINGS_MODULE | CELERY,
+        LIMITS | SETTINGS_MODULE | CONFIRMED,
     ),
     "a login shell resets PATH": (
         ("/bin/bash", "-lc", "export PATH=$PATH:/usr/local/bin; exec ./bin/docker-entrypoint-api.sh"),
         {},
-        LIMITS | SETTINGS_MODULE | CELERY,
+        LIMITS | SETTINGS_MODULE | CONFIRMED,
     ),
-    "gunicorn by its path": ((), {"bin/docker-entrypoint-api.sh": ABSOLUTE}, LIMITS | SETTINGS_MODULE | CELERY),
-    "gunicorn as a module": ((), {"bin/docker-entrypoint-api.sh": MODULE}, LIMITS | SETTINGS_MODULE | CELERY),
+    "gunicorn by its path": ((), {"bin/docker-entrypoint-api.sh": ABSOLUTE}, LIMITS | SETTINGS_MODULE | CONFIRMED),
+    "gunicorn as a module": ((), {"bin/docker-entrypoint-api.sh": MODULE}, LIMITS | SETTINGS_MODULE | CONFIRMED),
     "gunicorn by a Python with options": (
         (),
         {"bin/docker-entrypoint-api.sh": OPTIONS},
-        LIMITS | SETTINGS_MODULE | CELERY,
+        LIMITS | SETTINGS_MODULE | CONFIRMED,
     ),
     "code sets Celery after us": (
         (),
-        {
-            "plane/celery.py": "+\napp.conf.update(CELERY_BROKER_TRANSPORT_OPTIONS="
-            "{'confirm_publish': False, 'k': 's3cret'})\n"
-        },
-        {"Celery broker_transport_options"},
+        {"plane/celery.py": "+\napp.conf.update(CELERY_TASK_PUBLISH_RETRY=False, CELERY_BROKER_POOL_LIMIT=0)\n"},
+        SAME_BY_DEFAULT,
     ),
     "code sets another type": (
         (),
-        {"plane/celery.py": "+\napp.conf.update(CELERY_BROKER_TRANSPORT_OPTIONS='s3cret')\n"},
-        {"Celery broker_transport_options"},
+        {"plane/celery.py": "+\napp.conf.update(CELERY_BROKER_POOL_LIMIT='s3cret')\n"},
+        {"Celery broker_pool_limit"},
+    ),
+    "code sets another broker after us": (
+        (),
+        {"plane/celery.py": "+\napp.conf.update(CELERY_BROKER_URL='redis://:s3cret@127.0.0.1:9/0')\n"},
+        TRANSPORT,
+    ),
+    "code replaces what we have replaced": (
+        (),
+        {
+            "plane/celery.py": "+\nfrom kombu import Producer\npublish = Producer.publish\n"
+            "Producer.publish = lambda *args, **kwargs: publish(*args, **kwargs)\n"
+        },
+        CONFIRMED,
     ),
     "code names the settings module": (
         (),
@@ -197,7 +238,16 @@ SILENT: dict[str, tuple[tuple[str, ...], dict[str, str], set[str]]] = {
             "plane/__init__.py": "import os\nos.environ['DJANGO_SETTINGS_MODULE'] = 'plane.settings.production'\n"
             "from .celery import app as celery_app\n"
         },
-        CELERY,
+        CONFIRMED,
+    ),
+    "the key that the spool is sealed with is made anew by each process": (
+        (),
+        {
+            "plane/settings/common.py": images.PLANE.joinpath("plane/settings/common.py")
+            .read_text()
+            .replace('os.environ.get("SECRET_KEY", "a throw-away key of the lab")', "os.urandom(30).hex()")
+        },
+        SPOOLED,
     ),
     # Everything is in effect by the defaults; but the environment isn't what was asked for.
     "the environment is emptied": ((), {"bin/docker-entrypoint-api.sh": UNSET}, set(DEFAULTS)),
@@ -221,7 +271,7 @@ def test_where_the_launcher_fell_back_it_says_so(image: Image) -> None:
     with serving(image, what) as (container, _):
         assert "KeyError: 'digest'" in prove(container, code=1)["error"]
         assert len(loud(container)) == 1
-    with serving(image, word(inject(api()), OVERLAY, "def\n")) as (container, _):
+    with serving(image, with_files(inject(api()), {"lib/plane_webhook/asked.py": "def\n"})) as (container, _):
         assert "SyntaxError" in prove(container, code=1)["error"]
         assert len(loud(container)) == 1
 
@@ -234,10 +284,29 @@ def test_where_the_guard_fell_back_it_is_not_there(image: Image) -> None:
         assert len(loud(container)) == 1
 
 
-def test_a_broker_that_is_not_amqp_leaves_plane_as_it_was(image: Image) -> None:
-    with serving(image, inject(api()), url="redis://:s3cret@127.0.0.1:9/0") as (container, _):
-        assert differing(prove(container, code=1)) == LIMITS | SETTINGS_MODULE | CELERY
-        assert ["AMQP_URL names no AMQP broker" in line for line in loud(container)] == [True]
+@pytest.mark.parametrize(
+    ("name", "url", "rows"),
+    [
+        ("AMQP_URL", "redis://:s3cret@127.0.0.1:9/0", TRANSPORT),
+        ("CELERY_BROKER_URL", "redis://:s3cret@127.0.0.1:9/0", TRANSPORT),
+        ("CELERY_BROKER_WRITE_URL", "REDIS://:s3cret@127.0.0.1:9/0", TRANSPORT),
+        # Nothing named: then Plane's settings say amqp://guest@localhost, where Plane ran on Redis once.
+        ("AMQP_URL", "", set()),
+    ],
+)
+def test_a_broker_that_is_not_amqp_leaves_plane_as_it_was(image: Image, name: str, url: str, rows: set[str]) -> None:
+    with serving(image, inject(api()), **{name: url}) as (container, _):
+        assert differing(prove(container, code=1)) == LIMITS | SETTINGS_MODULE | CONFIRMED | rows
+        said = "the environment names no RabbitMQ" if not url else f"{name} names no AMQP broker"
+        assert [said in line for line in loud(container)] == [True]
+        assert container.processes()[0].argv[-6:-2] == ("--max-requests", "1200", "--max-requests-jitter", "1000")
+
+
+@pytest.mark.parametrize("url", ["AMQP://plane:s3cret@127.0.0.1:9//", "amqps://plane:s3cret@127.0.0.1:9//"])
+def test_amqp_may_be_written_in_capitals_and_end_in_s(image: Image, url: str) -> None:
+    with serving(image, inject(api()), url=url) as (container, _):
+        prove(container, code=0)
+        assert loud(container) == []
 
 
 def test_a_value_that_could_not_be_used_is_a_row(image: Image) -> None:
@@ -314,6 +383,100 @@ def test_what_somebody_else_runs_in_the_container_is_not_planes(image: Image) ->
             if each.argv == ("sleep", "20"):
                 subprocess.run(["kill", str(each.pid)], check=True)
         thread.join()
+
+
+# --- the spool, and what the processes say
+
+
+@pytest.mark.parametrize(
+    ("chart", "said"),
+    [
+        ({"REDIS_URL": ""}, "Plane's settings name no REDIS_URL"),
+        ({"SECRET_KEY": ""}, "SECRET_KEY is not in the environment: each process has another one"),
+    ],
+)
+def test_a_spool_that_there_can_not_be_is_a_row(image: Image, chart: dict[str, str], said: str) -> None:
+    with serving(image, inject(api()), **chart) as (container, _):
+        report = prove(container, code=1)
+        ran = container.exec([SPOOL])
+    assert differing(report) == SPOOLED
+    assert report["spool"] == {"error": said}
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", f"the spool can't be used: {said}\n")
+
+
+def test_without_a_spool_asked_for_none_is_looked_for(image: Image) -> None:
+    with serving(image, inject(api(), "publish: {spool: none}"), REDIS_URL="") as (container, _):
+        report = prove(container, code=0)
+        ran = container.exec([SPOOL])
+    assert {row["what"] for row in report["checks"]} == EVERYTHING - SPOOLED
+    assert (ran.returncode, ran.stderr) == (1, "the spool can't be used: publish.spool is none\n")
+
+
+def test_a_task_that_waits_is_shown_and_a_redis_that_is_gone(image: Image) -> None:
+    """Each by `proof` and by `spool`, in Plane's container; the broker is not there at all."""
+    with Redis() as own, serving(image, inject(api()), REDIS_URL=own.url) as (container, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("POST", "/api/exports/?id=s3cret")
+        assert connection.getresponse().status == 200
+        connection.close()
+        report = prove(container, code=0)
+        assert {**report["spool"], "bytes": 0, "oldest, seconds": None} == {**EMPTY, "waiting": 1}
+        assert report["spool"]["bytes"] > 100
+        assert 0 <= report["spool"]["oldest, seconds"] < 60
+        (troubled,) = [each for each in report["processes"] if each["state"] != "healthy"]
+        assert (troubled["state"], troubled["kept"] <= 1, "refused" in troubled["cause"]) == ("troubled", True, True)
+        for words in ([], ["list"]):
+            ran = container.exec([SPOOL, *words])
+            assert (ran.returncode, json.loads(ran.stdout)["waiting"], ran.stderr) == (0, 1, "")
+        own.stop()
+        report = prove(container, code=1)
+        assert differing(report) == SPOOLED
+        assert "Redis: ConnectionError: " in report["spool"]["error"]
+        ran = container.exec([SPOOL])
+        assert (ran.returncode, "Redis: ConnectionError" in ran.stderr) == (1, True)
+
+
+SET_ASIDE = """
+import os
+from plane_webhook.message import Message
+from plane_webhook.spool import Spool
+spool = Spool(os.environ["REDIS_URL"], os.environ["SECRET_KEY"], 10, 10 ** 6)
+headers = {"task": "plane.its", "id": "one"}
+prepared = dict(body=b"s3cret", priority=0, content_type=None, content_encoding=None, headers=headers, properties={})
+spool.put(Message(prepared, "", "celery", True, []))
+(entry,) = spool.first(0, 9)
+spool.set_aside(entry, "NotFound: no queue")
+"""
+
+
+def test_what_was_set_aside_is_named_without_its_arguments_and_can_be_tried_again(image: Image) -> None:
+    with Redis() as own, serving(image, inject(api()), REDIS_URL=own.url) as (container, _):
+        done = container.exec(["env", f"PYTHONPATH={MOUNT_PATH}/lib", "python", "-c", SET_ASIDE])
+        assert done.returncode == 0, done.stderr
+        report = prove(container, code=0)
+        assert report["spool"] | {"bytes": 0} == {**EMPTY, "set aside": ["plane.its[one]: NotFound: no queue"]}
+        ran = container.exec([SPOOL, "retry"])
+        assert ran.returncode == 0
+        first, _, rest = ran.stdout.partition("\n")
+        assert first == "1 tasks are tried again"
+        assert (json.loads(rest)["waiting"], json.loads(rest)["set aside"]) == (1, [])
+        for words in (["drop"], ["list", "retry"]):
+            ran = container.exec([SPOOL, *words])
+            assert (ran.returncode, ran.stderr) == (2, "usage: /plane-webhook/spool [list|retry]\n")
+
+
+def test_it_shows_the_files_that_it_is_made_of(image: Image) -> None:
+    with serving(image, inject(api())) as (container, _):
+        shown = container.exec([PROOF, "--show"])
+        other = container.exec([PROOF, "--all"])
+    texts = {f"{MOUNT_PATH}/{path}": text for path, text in payload.FILES.items()}
+    texts[f"{MOUNT_PATH}/bin/celery"] = payload.FILES["bin/gunicorn"]
+    command = inject(api())["spec"]["containers"][0]["command"]
+    texts[f"{MOUNT_PATH}/settings.json"] = command[SETTINGS].replace("$$", "$") + "\n"
+    expected = "".join(f"==> {path}\n{texts[path]}\n" for path in sorted(texts, key=lambda p: p.rpartition("/")[::2]))
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout == expected
+    assert (other.returncode, other.stdout, other.stderr) == (2, "", "usage: /plane-webhook/proof [--show]\n")
 
 
 # --- the workloads of Celery
@@ -410,7 +573,7 @@ def test_plane_serves_with_its_own_limits_where_we_are_not_in_effect(image: Imag
     if amiss == "the mount":
         del what["spec"]["containers"][0]["volumeMounts"]
     else:
-        what = word(what, OVERLAY, "raise RuntimeError\n")
+        what = with_files(what, {OVERLAY: "raise RuntimeError\n"})
     with serving(image, what, shell=shell) as (container, _):
         assert container.processes()[0].argv[-6:-2] == ("--max-requests", "1200", "--max-requests-jitter", "1000")
         assert len(loud(container)) == 1

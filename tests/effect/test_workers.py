@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import amqp
 import pytest
 
-from tests.effect.injected import Json, inject, pod
-from tests.effect.test_proof import CELERY_WORKLOADS, code
 from lab.container import Container
 from lab.process import wait_for
+from tests.effect.injected import Json, inject, pod
+from tests.effect.test_proof import CELERY_WORKLOADS, KEY, code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from lab.broker import Broker
     from lab.images import Image
+    from lab.redis import Redis
 
 pytestmark = pytest.mark.lab
 
@@ -43,22 +44,25 @@ def flaky(self, token: str) -> str:
     return f"{token} after {self.request.retries}"
 """
 QUEUE = "celery.importer"
-IDLE = 4.0  # seconds: four of the read timeouts, two of the worker's own heartbeat events
+IDLE = 4.0  # seconds: four of our timeouts, two of the worker's own heartbeat events
 
 
 @pytest.fixture(params=["upstream", "ours"])
-def worker(request: pytest.FixtureRequest, image: Image, broker: Broker, tmp_path: Path) -> Iterator[Container]:
+def worker(
+    request: pytest.FixtureRequest, image: Image, broker: Broker, redis: Redis, tmp_path: Path
+) -> Iterator[Container]:
     command = f"set -e\n\nexec ./bin/docker-entrypoint-worker.sh {QUEUE}\n"
     what: Json = pod("/bin/bash", "-c", command, map_name="vars")
     if request.param == "ours":
         what = inject(what, CELERY_WORKLOADS + "\npublish: {timeout: 1}")
     changed = replace(image, code=code(tmp_path / "code", {"plane/bgtasks/export_task.py": TASKS}))
-    maps = {"vars": {"AMQP_URL": broker.url}}
+    maps = {"vars": {"AMQP_URL": broker.url, "REDIS_URL": redis.url, "SECRET_KEY": KEY}}
     with Container.from_pod(what, image=changed, config_maps=maps) as container:
         container.wait_for_log(" ready.")
         yield container
         assert "Connection to broker lost" not in container.stderr
         assert "NOT IN EFFECT" not in container.stderr
+        assert "there is no spool" not in container.stderr
     broker.take("relayed")
     broker.take(QUEUE)
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from webhook.settings import Env, Profile, Publish, Retry, Settings
+from webhook.settings import Env, Profile, Publish, Settings
 
 Json = Any
 Trees = SearchStrategy[Any]
@@ -166,7 +166,6 @@ def damaged(draw: st.DrawFn, trees: SearchStrategy[Json]) -> Json:
 
 workload_lists = st.lists(st.sampled_from(("api", "worker", "beat")), min_size=1, unique=True).map(tuple)
 counts = st.sampled_from((0, 1, 999_999_999))
-seconds = st.floats(0, 3600, allow_nan=False)
 profiles = st.builds(
     Profile,
     env=st.builds(
@@ -179,12 +178,12 @@ profiles = st.builds(
     publish=st.builds(
         Publish,
         confirm=st.booleans(),
-        timeout=st.floats(0.05, 600),
-        deadline=st.floats(600, 3600),
         mandatory=st.booleans(),
-        retry=st.builds(
-            Retry, max_retries=st.integers(0, 1000), interval_start=seconds, interval_step=seconds, interval_max=seconds
-        ),
+        patience=st.floats(0.05, 60),
+        timeout=st.floats(0.05, 600),
+        spool=st.sampled_from(("redis", "none")),
+        spool_tasks=st.integers(1, 10_000_000),
+        spool_bytes=st.integers(1024, 1 << 40),
     ),
     precedence=st.sampled_from(("webhook", "chart")),
     workloads=workload_lists,

@@ -15,7 +15,7 @@ from tests.property import strategies
 from webhook import payload
 from webhook.settings import Settings
 
-TEXTS = (payload.GUARD, payload.OVERLAY, payload.SHIM, payload.PROOF)
+TEXTS = (payload.GUARD, payload.PACKED)
 # What the kubelet would take for names in our own texts if their dollars were single.
 INSIDE = sorted({name for text in TEXTS for name in re.findall(r"\$\(([^)]*)\)", text)})
 
@@ -70,7 +70,7 @@ def test_what_arrives_in_the_container(pod: Any, settings: Settings, env: dict[s
             continue
         ours, theirs = after[: oracle.PREFIX_WORDS], after[oracle.PREFIX_WORDS :]
         assert theirs == before
-        assert [*ours[:4], *ours[6:]] == ["/bin/sh", "-c", payload.GUARD, "plane-webhook", *TEXTS[1:]]
+        assert [*ours[:4], *ours[6:]] == ["/bin/sh", "-c", payload.GUARD, "plane-webhook", payload.PACKED]
         told = json.loads(ours[5])
         assert told["digest"] == profile.digest
         assert ours[4] == " ".join(f"{name}={value}" for name, value in told["env"].items())

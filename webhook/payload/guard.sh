@@ -4,7 +4,7 @@
 # which runs as it was whatever goes wrong here.
 # Outside of the function nothing relies on the shell's options: SHELLOPTS in the environment may set -e and -u.
 plane_webhook_install() (
-    set +eu
+    set +euC
     umask 022
     PATH=$PATH:/usr/bin:/bin
     dir=$1
@@ -17,7 +17,8 @@ plane_webhook_install() (
         [ -L "$file" ] || chmod -R u+rwx "$file"
         rm -rf "$file" || { echo "what an earlier start left in $dir can't be cleared"; exit 1; }
     done
-    mkdir "$dir/state" && chmod 1777 "$dir/state" || { echo "$dir is not writable"; exit 1; }
+    if ! printf '' >"$dir/settings.json"; then echo "$dir is not writable"; exit 1; fi
+    mkdir "$dir/state" && chmod 1777 "$dir/state" || { echo "a folder can't be made in $dir"; exit 1; }
     if [ -z "$2" ] || [ -z "$3" ]; then echo "the text of a file is empty"; exit 1; fi
     printf '%s\n' "$2" >"$dir/settings.json" || { echo "$dir/settings.json can't be written"; exit 1; }
     if [ "$(cat "$dir/settings.json")" != "$2" ] || ! printf %s "$3" | base64 -d | tar -xzof - -C "$dir"; then

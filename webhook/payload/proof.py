@@ -85,6 +85,9 @@ def configuration(names, pid, program, interpreter, argv, environ):
     """Celery's configuration as a second process resolves it under the environment of the process `pid`."""
     command = interpreter + ["-m", "plane_webhook.console", "resolve", package(program, argv)] + names
     where, pipe, null = "/proc/%d/cwd" % pid, subprocess.PIPE, subprocess.DEVNULL
+    # Of ours it may have nothing, and that is to be seen from what it has.
+    folders = [folder for folder in (environ.get("PYTHONPATH"), os.path.join(here, "lib")) if folder]
+    environ = dict(environ, PYTHONPATH=os.pathsep.join(folders))
     try:
         run = subprocess.run(command, env=environ, cwd=where, stdin=null, stdout=pipe, stderr=null, timeout=120)
         found = json.loads(run.stdout.rpartition(b"\nplane-webhook-proof ")[2].split(b"\n")[0].decode())

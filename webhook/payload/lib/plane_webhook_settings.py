@@ -8,6 +8,10 @@ Django takes upper-case names for settings, so nothing of ours has one.
 import os
 import sys
 
+if __name__ == "__main__":  # -I keeps its own folder out, and is to be told from a folder that is not there
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    sys.dont_write_bytecode = True
+
 from plane_webhook import say
 from plane_webhook.asked import LIBRARY as library
 from plane_webhook.asked import LIMITS as limits
