@@ -10,6 +10,8 @@ from lab import images
 from lab.broker import Broker
 from lab.cache import LabError
 from lab.packages import ensure_packages
+from lab.postgres import Postgres
+from lab.redis import Redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,4 +39,20 @@ def broker() -> Iterator[Broker]:
     """A broker that stays up: tests that stop one start their own, and each takes what it published."""
     need("rabbitmq-server", "bubblewrap")
     with Broker() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """A Redis that stays up: tests that stop one start their own."""
+    need("redis-server", "bubblewrap")
+    with Redis() as running:
+        yield running
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL with an empty database, each test's own."""
+    need("postgresql", "bubblewrap", "util-linux")
+    with Postgres() as running:
         yield running

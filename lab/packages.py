@@ -10,13 +10,15 @@ from pathlib import Path
 from lab.cache import LabError, say
 
 # A program of each package, by which its presence is told; RabbitMQ's by the server itself, because the one on PATH is
-# a wrapper that changes to another user.
+# a wrapper that changes to another user; PostgreSQL's in a folder of its version, whichever the machine's Debian has.
 PACKAGES = {
     "bubblewrap": "bwrap",
     "busybox-static": "busybox",
     "dash": "dash",
     "haproxy": "haproxy",
+    "postgresql": "/usr/lib/postgresql/*/bin/postgres",
     "rabbitmq-server": "/usr/lib/rabbitmq/bin/rabbitmq-server",
+    "redis-server": "redis-server",
     "util-linux": "setpriv",
 }
 
@@ -49,5 +51,5 @@ def program(name: str) -> str:
 
 def _there(probe: str) -> bool:
     if probe.startswith("/"):
-        return Path(probe).exists()
+        return any(Path("/").glob(probe[1:]))
     return shutil.which(probe, path=f"{os.environ['PATH']}:/usr/sbin") is not None  # not everybody's PATH has it

@@ -1,5 +1,5 @@
 """Fixtures for every folder of tests."""
 
-from lab.fixtures import broker, image
+from lab.fixtures import broker, image, postgres, redis
 
-__all__ = ["broker", "image"]
+__all__ = ["broker", "image", "postgres", "redis"]
