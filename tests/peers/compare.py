@@ -1,0 +1,101 @@
+"""Runs the peers' tests as they are and with our patches, and compares what became of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from lab.cache import LabError, say
+from tests.peers import inside
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.peers.suites import Peers, Suite
+
+PAYLOAD = Path(__file__).parents[2] / "webhook/payload"
+TIMEOUT = (
+    20  # seconds a test: the slowest takes 10 on a busy machine; a patch that has it wait would have it wait longer
+)
+
+# Tests that come out another way with our patches, and why that is right. Whatever differs and isn't here is a fault.
+_CONFIRM = "amqp: t/unit/test_channel.py::test_Channel::test_"
+_OURS = "it replaces the method: ours waits for the answer to this very message, and the test sends an empty one"
+EXPLAINED: dict[str, str] = {
+    f"{_CONFIRM}basic_publish_confirm": _OURS,
+    f"{_CONFIRM}basic_publish_confirm_callback": _OURS,
+    f"{_CONFIRM}basic_publish_confirm_nack": _OURS,
+    f"{_CONFIRM}confirm_publish_reselects_after_channel_revival": "ours doesn't: kombu opens a new channel instead",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What became of a library's tests, without us and with us."""
+
+    package: str
+    alone: Mapping[str, str]
+    patched: Mapping[str, str]
+
+    def differing(self) -> list[str]:
+        """The tests whose outcome differs, each as "package: name"; one that is only on one side differs."""
+        names = self.alone.keys() | self.patched.keys()
+        return sorted(f"{self.package}: {name}" for name in names if self.alone.get(name) != self.patched.get(name))
+
+    def faults(self) -> list[str]:
+        """Those of them that nothing explains."""
+        return [name for name in self.differing() if name not in EXPLAINED]
+
+    def text(self) -> str:
+        """The counts, and a line for each test that differs."""
+        lines = [f"{self.package:8} {counts(self.alone)}", f"{'  ours':8} {counts(self.patched)}"]
+        for name in self.differing():
+            test = name.removeprefix(f"{self.package}: ")
+            ways = f"{self.alone.get(test, 'not there')} -> {self.patched.get(test, 'not there')}"
+            lines.append(f"  {ways}: {test}: {EXPLAINED.get(name, 'NOT EXPLAINED')}")
+        return "\n".join(lines)
+
+
+def counts(outcomes: Mapping[str, str]) -> str:
+    """How many tests came out which way."""
+    return ", ".join(f"{number} {outcome}" for outcome, number in Counter(outcomes.values()).most_common())
+
+
+def compare(peers: Peers, suite: Suite, *, short: bool = False) -> Comparison:
+    """Run a library's tests twice. LabError if pytest itself fails, or finds nothing to run."""
+    say(f"{suite.package}: its tests as they are, then with our patches")
+    alone, patched = (_run(peers, suite, short=short, patched=patched) for patched in (False, True))
+    return Comparison(suite.package, alone, patched)
+
+
+def _run(peers: Peers, suite: Suite, *, short: bool, patched: bool) -> dict[str, str]:
+    with TemporaryDirectory(prefix="plane-webhook-peers-") as folder:
+        outcomes = Path(folder) / "outcomes.json"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(Path(inside.__file__).parent), str(PAYLOAD))),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": folder,
+            inside.OUTCOMES: str(outcomes),
+            inside.PATCHED: "1" if patched else "",
+        }
+        plugins = [word for name in ("inside", *suite.plugins) for word in ("-p", name)]
+        options = ["-q", "-p", "no:cacheprovider", "--continue-on-collection-errors", f"--timeout={TIMEOUT}"]
+        run = subprocess.run(
+            [peers.python, "-m", "pytest", *options, *plugins, *(suite.short if short else suite.paths)],
+            cwd=peers.folder(suite.package),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found: dict[str, str] = json.loads(outcomes.read_text(encoding="utf-8")) if outcomes.exists() else {}
+    if run.returncode not in (0, 1) or not found:  # 1: tests failed
+        raise LabError(f"the tests of {suite.package} could not be run:\n{run.stdout[-3000:]}{run.stderr[-3000:]}")
+    return found
