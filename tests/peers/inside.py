@@ -11,6 +11,7 @@ import pytest
 
 PATCHED, OUTCOMES = "PLANE_WEBHOOK_PATCHED", "PLANE_WEBHOOK_OUTCOMES"
 outcomes: dict[str, str] = {}
+file = Path(os.environ[OUTCOMES])  # read now: tests change the environment
 
 
 def install() -> None:
@@ -47,4 +48,4 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish() -> None:
     """Hand over what there is, also of a run that was stopped."""
-    Path(os.environ[OUTCOMES]).write_text(json.dumps(outcomes), encoding="utf-8")
+    file.write_text(json.dumps(outcomes), encoding="utf-8")
