@@ -23,15 +23,19 @@ from lab.cache import LabError, say
 from lab.packages import ensure_packages
 from lab.process import exit_on_sigterm
 from lab.realplane import image
-from lab.realplane.release import Release
+from lab.realplane.release import READY, Release
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lab.kubelet import Json
+    from lab.realplane.pod import Workload
 
 UPSTREAM, OURS = "upstream", "ours"
 PROOF = "/plane-webhook/proof"
+WORKLOADS: tuple[Workload, ...] = ("api", "worker", "beat")
+# What Celery prints when it is what it is going to be; its log lines Plane's logging may hide.
+BANNERS: dict[Workload, str] = {"worker": "[tasks]", "beat": "is starting"}
 PARTS = (*(trouble.name for trouble in TROUBLES), "flows", "worker", "proof")
 
 
@@ -65,7 +69,7 @@ def main() -> int:
 
 def ours(pod: Json) -> Json:
     """What the webhook makes of a pod, asked to inject all the workloads there are."""
-    return injected(pod, {"workloads": ["api", "worker", "beat"]})
+    return injected(pod, {"workloads": list(WORKLOADS)})
 
 
 def run(releases: Sequence[Release], chosen: Sequence[str]) -> list[str]:
@@ -110,10 +114,9 @@ def prove(releases: Sequence[Release]) -> list[str]:
     """Ask each injected container's own proof; what it finds amiss."""
     release = next(release for release in releases if release.name == OURS)
     wrong = []
-    for workload, ready in (("api", ""), ("worker", " ready."), ("beat", "beat: Starting")):
+    for workload in WORKLOADS:
         container = release.api if workload == "api" else release.run(workload)
-        if ready:
-            container.wait_for_log(ready, timeout=240)
+        container.wait_for_log(BANNERS.get(workload, ""), timeout=READY)
         asked = container.exec([PROOF])
         print(f"proof in {workload}: exit code {asked.returncode}")
         wrong += (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bench.plane.arrivals import Arrivals
-from bench.plane.traffic import Traffic
+from bench.plane.traffic import NO_ANSWER, Traffic
 from lab.faults import SWALLOW
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 BEFORE, AFTER = 2.0, 3.0  # seconds of the same load before the trouble and after it
 SAMPLE = 0.25  # seconds between two looks at what a release holds
-SETTLE = 30.0  # seconds after the last answer in which a task that was answered 200 may still come
+SETTLE = 15.0  # seconds after the last answer in which a task that was answered 200 may still come
 HEADING = [
-    *("trouble", "release", "export 200/other", "slowest", "token GET 200/other", "p50", "p99", "slowest"),
-    *("other GET 200/other", "p99", "slowest", "PG conns", "threads", "lost silently: exports", "token logs"),
+    *("trouble", "release", "export 200/other/none", "slowest", "token GET 200/other/none", "p50", "p99", "slowest"),
+    *("other GET 200/other/none", "p99", "slowest", "PG conns", "threads", "lost silently: exports", "token logs"),
     *("twice", "first after", "out of order"),
 ]
 
@@ -88,9 +89,9 @@ class Seen:
         return [each.seconds for each in self.of(kind)]
 
     def answers(self, kind: Kind) -> str:
-        """How many of them were answered 200, and how many otherwise or not at all."""
-        good = sum(each.status == 200 for each in self.of(kind))
-        return f"{good}/{len(self.of(kind)) - good}"
+        """How many of them were answered 200, how many otherwise, and how many not at all."""
+        counts = Counter({200: "200", NO_ANSWER: "none"}.get(each.status, "other") for each in self.of(kind))
+        return f"{counts['200']}/{counts['other']}/{counts['none']}"
 
     def lost(self, kind: Kind) -> int:
         """How many requests of a kind, the whole time, were answered 200 and their task never came."""

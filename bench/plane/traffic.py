@@ -57,7 +57,9 @@ class Traffic:
 
     def __post_init__(self) -> None:
         self._over = asyncio.Event()
-        session, limits = sign_in(self.release), httpx.Limits(max_connections=2000)
+        session = sign_in(self.release)
+        # None is kept: a request on one that the server is just about to close would be answered by nobody's fault.
+        limits = httpx.Limits(max_connections=2000, max_keepalive_connections=0)
         self._people = httpx.AsyncClient(
             base_url=session.base_url, cookies=session.cookies, timeout=PATIENCE, limits=limits
         )

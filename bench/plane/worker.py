@@ -28,9 +28,11 @@ ALARM = 40.0  # seconds: longer than what a worker of ours may wait for a publis
 AFTERWARDS = 45.0  # seconds in which what was queued and what followed from it has to have run
 BACK_OFF = 10.0  # seconds, a kubelet's first: a worker that has ended is started again after them
 QUIET = 10.0  # seconds without a new task, after which nothing more is coming
-HEADING = ["release", "issues answered", "run in the alarm", "exit codes", "tasks run", "ran again", "webhooks"]
-# Of Celery's own log lines, which Plane lets through at level info.
-RECEIVED, DONE = (re.compile(rf"Task ([\w.]+)\[([0-9a-f-]+)\] {word}") for word in ("received", "succeeded"))
+HEADING = ["release", "issues answered", "taken in the alarm", "exit codes", "tasks taken", "taken again", "webhooks"]
+# Of Celery's own log lines: Plane's logging hides "ready" and "succeeded", and writes what it lets through once more as
+# JSON, in which no line begins so. Taken is not done, but acknowledged soon: it is what others needn't do any more.
+READY_LINES = ("mingle: all alone", "mingle: sync complete")
+TAKEN = re.compile(r"^\[.*\] Task ([\w.]+)\[([0-9a-f-]+)\] received", re.MULTILINE)
 QUEUED = "plane.bgtasks.issue_activities_task.issue_activity"  # what the creation of an issue publishes
 
 
@@ -39,10 +41,10 @@ class Seen:
     """What was seen of one release's worker."""
 
     answers: Counter[int]
-    during: int  # tasks of the queued kind that it finished in the alarm
+    during: int  # tasks of the queued kind that it took before the alarm was over
     exits: list[int]
     tasks: int
-    again: int  # runs of a task beyond its first
+    again: int  # times that a task was taken beyond its first
     webhooks: str  # deliveries, and those beyond the first of each
 
     def row(self) -> list[str]:
@@ -64,7 +66,7 @@ class Kept(Startable):
     def start(self) -> None:
         """Start it and return when it takes tasks."""
         self._container = self.release.run("worker")
-        wait_for(lambda: " ready." in self.log(), READY, "the worker is ready", need=[self._container.process])
+        wait_for(self._consumes, READY, "the worker is ready", need=[self._container.process])
         self._thread.start()
 
     def close(self) -> None:
@@ -83,9 +85,12 @@ class Kept(Startable):
         for process in self._container.processes():
             os.kill(process.pid, number)
 
-    def finished(self, task: str) -> int:
-        """How many tasks of a kind it has finished."""
-        return sum(name == task for name, _ in set(DONE.findall(self.log())))
+    def taken(self) -> Counter[tuple[str, str]]:
+        """How often it took each task, by name and id."""
+        return Counter(TAKEN.findall(self.log()))
+
+    def _consumes(self) -> bool:
+        return any(line in self.log() for line in READY_LINES)
 
     def _keep(self) -> None:
         while not self._over.wait(0.2):
@@ -106,12 +111,12 @@ def measure(releases: Sequence[Release]) -> dict[str, Seen]:
             worker.release.proxies["worker"].cut()
             worker.signal(signal.SIGCONT)
         time.sleep(ALARM)
-        during = [worker.finished(QUEUED) for worker in kept]
+        during = [sum(name == QUEUED for name, _ in worker.taken()) for worker in kept]
         releases[0].broker.memory_alarm(on=False)
         each(kept, _settled)
         return {
-            worker.release.name: _seen(worker, answered, finished)
-            for worker, answered, finished in zip(kept, answers, during, strict=True)
+            worker.release.name: _seen(worker, answered, taken)
+            for worker, answered, taken in zip(kept, answers, during, strict=True)
         }
 
 
@@ -132,13 +137,13 @@ def _settled(worker: Kept) -> None:
     """Return when no task has come for a while, or when it has had its time."""
     end, before, since = time.monotonic() + AFTERWARDS, -1, time.monotonic()
     while time.monotonic() < min(end, since + QUIET):
-        if (now := len(RECEIVED.findall(worker.log()))) != before:
+        if (now := worker.taken().total()) != before:
             before, since = now, time.monotonic()
         time.sleep(0.5)
 
 
 def _seen(worker: Kept, answers: Counter[int], during: int) -> Seen:
-    runs = Counter(RECEIVED.findall(worker.log()))
+    runs = worker.taken()
     hooks = Counter(worker.release.storage.webhooks)
     return Seen(
         answers=answers,

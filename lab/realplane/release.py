@@ -38,7 +38,7 @@ EMAIL, PASSWORD = "owner@example.com", "For-the-lab-1!"
 WORKSPACE = "lab"
 # Seconds. The migrations take 200 of a core; the API's entrypoint runs manage.py seven times, one of which asks
 # another host for the newest version and waits up to 10 for it.
-MIGRATE, READY = 900.0, 240.0
+MIGRATE, READY = 1200.0, 600.0
 
 
 @dataclass(frozen=True)
