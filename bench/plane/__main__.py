@@ -100,6 +100,8 @@ def walk(releases: Sequence[Release]) -> list[str]:
     for name, each_walk in walks.items():
         good = sum(status < 400 for _, status in each_walk.steps)
         print(f"{name}: {len(each_walk.steps)} calls, {good} of them good, {each_walk.tasks.total()} tasks published")
+    refused = sorted({f"{step}: {status}" for step, status in walks[UPSTREAM].steps if status >= 400})
+    print("\n".join(["refused by upstream too:", *refused]))
     return flows.differences(walks[UPSTREAM], walks[OURS])
 
 
