@@ -13,7 +13,6 @@ from bench.plane.arrivals import Arrivals
 from bench.plane.together import each
 from bench.plane.traffic import PATIENCE, sign_in
 from lab.realplane.release import WORKSPACE
-from lab.realplane.storage import HOOK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +53,13 @@ class Walk:
             self.tasks = arrivals.tasks()
 
     def _settings(self) -> None:
-        hook = {"url": self.release.storage.url + HOOK, "project": True, "issue": True, "cycle": True, "module": True}
+        hook = {
+            "url": f"{self.release.storage.url}/walk",
+            "project": True,
+            "issue": True,
+            "cycle": True,
+            "module": True,
+        }
         self._ask("POST", f"{self._workspace}/webhooks/", hook)
         self._ask("POST", f"{self._workspace}/projects/", {"name": "Other", "identifier": "OTH", "network": 2})
         invited = [{"email": "invited@example.com", "role": 15}]

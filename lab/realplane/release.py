@@ -97,7 +97,9 @@ def migrated(image: Image) -> Path:
     scripts = sorted(image.code.glob("plane/**/migrations/*.py"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in scripts)).hexdigest()[:12]
     path = cache.folder("realplane", f"database-{digest}") / "dump.sql"
-    return cache.made(path, lambda made: _migrate(image, made), what="an empty Plane's database", takes="about 3 minutes")
+    return cache.made(
+        path, lambda made: _migrate(image, made), what="an empty Plane's database", takes="about 3 minutes"
+    )
 
 
 def _migrate(image: Image, path: Path) -> None:

@@ -10,6 +10,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
+# Not the address that the lab's Planes have: one takes no webhook to the host that it is asked by.
+HOST = "127.0.0.2"
 HOOK = "/hook"  # where webhooks are posted to
 
 
@@ -38,9 +40,9 @@ class Storage:
             def log_message(self, *_: object) -> None:
                 """Say nothing: nobody reads it."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self._server = ThreadingHTTPServer((HOST, 0), Answer)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{HOST}:{self._server.server_port}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, name="storage", daemon=True).start()

@@ -110,7 +110,7 @@ def _run(peers: Peers, suite: Suite, paths: Sequence[str], *, patched: bool) -> 
             check=False,
         )
         found: dict[str, str] = json.loads(outcomes.read_text(encoding="utf-8")) if outcomes.exists() else {}
-    if run.returncode not in (0, 1) or not found:  # 1: tests failed
+    if not found:  # and not by the exit code: Celery's tests can take Python down when it ends, after the last of them
         said = run.stdout[-3000:] + run.stderr[-3000:]
         raise LabError(f"the tests of {suite.package} could not be run (exit code {run.returncode}):\n{said}")
     return found

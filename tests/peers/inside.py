@@ -46,6 +46,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         outcomes[report.nodeid] = before if before == "failed" else now
 
 
-def pytest_sessionfinish() -> None:
-    """Hand over what there is, also of a run that was stopped."""
-    file.write_text(json.dumps(outcomes), encoding="utf-8")
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Hand over what became of them, if all of them were run."""
+    if exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        file.write_text(json.dumps(outcomes), encoding="utf-8")
