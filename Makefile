@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit lab-tests lab effect versions trouble bench lock clean
+.PHONY: help demo test check unit lab-tests lab effect versions trouble bench peers plane lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,14 @@ trouble: lab ## what a broker in trouble does to the API, upstream and ours side
 bench: lab ## what it costs: start-up, latency and throughput
 	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost
 
-lock: $(READY) ## resolve the dependencies anew: requirements/, and those of the lab's Plane
+peers: $(READY) ## the unit tests of Celery, kombu and py-amqp, as they are and with our patches
+	@$(RUN) -m tests.peers
+
+plane: lab ## the real Plane with and without us, broker troubles included: make plane PLANE=path/to/a/checkout
+	@test -n "$(PLANE)" || { echo "Name a checkout of github.com/makeplane/plane: make plane PLANE=..."; exit 2; }
+	@$(RUN) -m bench.plane "$(PLANE)"
+
+lock: $(READY) ## resolve the dependencies anew: requirements/, those of the lab's Plane and of the peers' tests
 	@$(VENV)/bin/pip install -q uv
 	@for group in runtime dev; do \
 		$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
@@ -51,6 +58,9 @@ lock: $(READY) ## resolve the dependencies anew: requirements/, and those of the
 			--no-emit-index-url --no-emit-find-links --no-header \
 			--directory lab/plane $$group.in -o $$group.txt; \
 	done
+	@$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
+		--no-emit-index-url --no-emit-find-links --no-header \
+		--directory tests/peers requirements.in -o requirements.txt
 
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -64,9 +64,7 @@ def build(lock: Lock = "requirements", python: str = PYTHON) -> Image:
     Where there is no such Python it is the one that runs this, and a line says so. LabError if pip fails.
     """
     interpreter = find_python(python)
-    pins = PLANE / f"{lock}.txt"
-    # An interpreter that is installed where the image would be mounted must stay visible.
-    prefix = "/opt/plane" if interpreter.prefix.is_relative_to("/usr/local") else "/usr/local"
+    pins, prefix = PLANE / f"{lock}.txt", mount_point(interpreter)
     digest = hashlib.sha256(pins.read_bytes() + f"{RECIPE} {prefix} {interpreter}".encode()).hexdigest()[:12]
     root = cache.folder("image", f"{lock}-py{interpreter.version}-{digest}") / "root"
     cache.made(
@@ -75,14 +73,23 @@ def build(lock: Lock = "requirements", python: str = PYTHON) -> Image:
         what=f"image of {pins.name} on Python {interpreter.version}",
         takes="about 20 s",
     )
-    env = {
+    env = variables(prefix) | {"BIND_HOST": "127.0.0.1"}  # the lab's containers share the host's network
+    return Image(root=root, prefix=prefix, interpreter=interpreter, env=env)
+
+
+def mount_point(interpreter: Interpreter) -> str:
+    """Return where a container has an image of that Python: one that is installed there itself must stay visible."""
+    return "/opt/plane" if interpreter.prefix.is_relative_to("/usr/local") else "/usr/local"
+
+
+def variables(prefix: str) -> dict[str, str]:
+    """Return the variables of any image that a container has at `prefix`."""
+    return {
         "PATH": f"{prefix}/bin:/usr/local/sbin:/usr/local/bin:/bin:/usr/sbin:/usr/bin:/sbin",
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
-        "BIND_HOST": "127.0.0.1",  # the lab's containers share the host's network
     }
-    return Image(root=root, prefix=prefix, interpreter=interpreter, env=env)
 
 
 def find_python(version: str) -> Interpreter:
@@ -121,18 +128,18 @@ def _asked(executable: str) -> Interpreter | None:
 
 
 def _make(root: Path, interpreter: Interpreter, pins: Path, prefix: str) -> None:
-    _run(interpreter.executable, "-m", "venv", root)
-    _run(
-        root / "bin/python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--require-hashes",
-        "-r",
-        pins,
-    )
+    venv(root, interpreter, "--require-hashes", "-r", pins)
+    finish(root, prefix)
+
+
+def venv(root: Path, interpreter: Interpreter, *wanted: str | Path) -> None:
+    """Make a virtual environment with what pip is asked for. LabError if that fails."""
+    run(interpreter.executable, "-m", "venv", root)
+    run(root / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted)
+
+
+def finish(root: Path, prefix: str) -> None:
+    """Make an environment fit for a container that has it at `prefix`, whatever user that runs as."""
     for name, entry in SCRIPTS.items():
         # pip's own scripts name the folder that they were installed in; these name where the container has it.
         module, attribute = entry.split(":")
@@ -145,7 +152,8 @@ def _make(root: Path, interpreter: Interpreter, pins: Path, prefix: str) -> None
         Path(folder).chmod(0o755)
 
 
-def _run(*argv: str | Path) -> None:
-    run = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
-    if run.returncode != 0:
-        raise LabError(f"`{' '.join(map(str, argv))}` failed:\n{run.stdout}{run.stderr}")
+def run(*argv: str | Path) -> None:
+    """Run a program to its end. LabError with what it said if it fails."""
+    ran = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        raise LabError(f"`{' '.join(map(str, argv))}` failed:\n{ran.stdout}{ran.stderr}")

@@ -91,6 +91,18 @@ class Postgres(Startable):
             return 0
         return sum(" ".join(each.argv).startswith(BACKEND) for each in self._process.inhabitants())
 
+    def dump(self, path: Path) -> None:
+        """Write all that the database holds to a file."""
+        _run([self._programs / "pg_dump", *self._client(), "--file", path], as_nobody=False)
+
+    def load(self, path: Path) -> None:
+        """Fill the database, an empty one, with what `dump` wrote."""
+        options = ("--quiet", "--no-psqlrc", "--set", "ON_ERROR_STOP=1", "--output", os.devnull)
+        _run([self._programs / "psql", *self._client(), *options, "--file", path], as_nobody=False)
+
+    def _client(self) -> tuple[str, ...]:
+        return ("--host", "127.0.0.1", "--port", str(self.port), "--username", USER, "--dbname", DATABASE)
+
     def _answers(self) -> bool:
         ask = [self._programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(ask, check=False).returncode == 0
@@ -123,8 +135,8 @@ def _template(programs: Path) -> Path:
     )
 
 
-def _run(argv: list[str | Path], **options: str) -> None:
-    command = [*_as_nobody(), *map(str, argv)]
+def _run(argv: list[str | Path], *, as_nobody: bool = True, **options: str) -> None:
+    command = [*(_as_nobody() if as_nobody else []), *map(str, argv)]
     run = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", **options)
     if run.returncode != 0:
         raise LabError(f"`{' '.join(command)}` failed:\n{run.stdout}{run.stderr}")
