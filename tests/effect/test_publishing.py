@@ -232,9 +232,7 @@ def test_a_slow_queue_is_waited_for_and_not_sent_to_again(
         assert arrive(broker, 6) == ["first", *names(5)]
 
 
-def test_an_answer_to_another_message_is_none(
-    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
-) -> None:
+def test_an_answer_to_another_message_is_none(image: images.Image, proxy: Proxy, broker: Broker, redis: Redis) -> None:
     """The acknowledgement of the one before comes late: it must not pass for that of the next, which is lost."""
     with Client(image, url(proxy), redis, FIVE) as client:
         client.run()
@@ -255,9 +253,7 @@ print("cpu used %.2f" % (time.process_time() - before), flush=True)
 """
 
 
-def test_half_an_answer_does_not_make_it_spin(
-    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
-) -> None:
+def test_half_an_answer_does_not_make_it_spin(image: images.Image, proxy: Proxy, broker: Broker, redis: Redis) -> None:
     with Client(image, url(proxy), redis, HALF) as client:
         client.run()
         proxy.at_publish(AtPublish(forward=1, reply=9))
@@ -513,9 +509,7 @@ send("parent-2")
 """
 
 
-def test_a_fork_has_a_publisher_of_its_own(
-    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
-) -> None:
+def test_a_fork_has_a_publisher_of_its_own(image: images.Image, proxy: Proxy, broker: Broker, redis: Redis) -> None:
     with Client(image, url(proxy), redis, FORK) as client:
         told = client.run()
     assert {outcome for outcome, _ in told.values()} == {"sent"}
@@ -609,7 +603,10 @@ def test_the_message_is_what_celery_would_have_sent(
     options = "priority=3, expires=3600, countdown=5, compression='gzip', headers={'x': [1, None, 'ä', {'y': 1.5}]}"
     lines = f"send('first', {options})\nwait()\nsend('first', {options})\nwait()\n"
     found = []
-    with Client(image, url(proxy), redis, lines) as client, Client(image, url(proxy), redis, lines, install="") as plain:
+    with (
+        Client(image, url(proxy), redis, lines) as client,
+        Client(image, url(proxy), redis, lines, install="") as plain,
+    ):
         plain.run()
         found.append(taken(broker))
         client.run()
@@ -628,4 +625,6 @@ def taken(broker: Broker) -> str:
         message: amqp.Message = channel.basic_get(QUEUE, no_ack=True)
     headers = {name: value for name, value in message.headers.items() if name not in ("eta", "expires", "origin")}
     properties = {**message.properties, "application_headers": headers, "reply_to": ""}
-    return json.dumps([properties, message.delivery_info["routing_key"], repr(message.body)], default=repr, sort_keys=True)
+    return json.dumps(
+        [properties, message.delivery_info["routing_key"], repr(message.body)], default=repr, sort_keys=True
+    )

@@ -19,6 +19,7 @@ here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "lib"))
 sys.dont_write_bytecode = True
 
+
 def slurp(pid, name):
     with open("/proc/%d/%s" % (pid, name), "rb") as file:
         return os.fsdecode(file.read())

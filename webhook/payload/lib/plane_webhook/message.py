@@ -35,9 +35,7 @@ class Message:
     def send(self, channel):
         """Write it to a channel of kombu's."""
         message = channel.prepare_message(**self.prepared)
-        channel.basic_publish(
-            message, exchange=self.exchange, routing_key=self.routing_key, mandatory=self.mandatory
-        )
+        channel.basic_publish(message, exchange=self.exchange, routing_key=self.routing_key, mandatory=self.mandatory)
 
     def dump(self):
         entities = []
@@ -62,7 +60,9 @@ def octets(value):
 class _Recorder:
     """A channel that keeps what it is given."""
 
-    def prepare_message(self, body, priority=None, content_type=None, content_encoding=None, headers=None, properties=None):
+    def prepare_message(
+        self, body, priority=None, content_type=None, content_encoding=None, headers=None, properties=None
+    ):
         self.prepared = dict(
             body=octets(body),
             priority=priority,
@@ -93,7 +93,6 @@ def captured(publish, producer, body, args, kwargs, mandatory):
     )
     publish(stand_in, body, *args, **kwargs)
     return Message(recorder.prepared, recorder.exchange, recorder.routing_key, mandatory, declare)
-
 
 
 def _entity(kind, given):

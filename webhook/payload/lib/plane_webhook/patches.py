@@ -50,7 +50,11 @@ def install(publish, redis_url, secret):
 
 def publisher_for(connection):
     """The publisher for the broker that a kombu connection names; None where that is no AMQP, or can't be known."""
-    if connection is None or connection.transport_cls not in ("amqp", "amqps", "pyamqp") and not _speaks_amqp(connection):
+    if (
+        connection is None
+        or connection.transport_cls not in ("amqp", "amqps", "pyamqp")
+        and not _speaks_amqp(connection)
+    ):
         return None
     where = connection.as_uri(include_password=True), tuple(connection.alt)
     with _lock:
@@ -84,7 +88,9 @@ def _make(connection, where):
             say("there is no spool: %s; while the broker is in trouble, publishing a task is an error" % why)
     with _lock:
         if where not in _publishers:
-            _publishers[where] = Publisher(Connection(**connection.info()), spool, why, asked["patience"], asked["timeout"])
+            _publishers[where] = Publisher(
+                Connection(**connection.info()), spool, why, asked["patience"], asked["timeout"]
+            )
         return _publishers[where]
 
 

@@ -247,4 +247,3 @@ class Spool:
         except (RedisError, OSError) as error:
             self.denied, self.why = time.monotonic() + DENIED, "Redis: " + name_of(error)
             raise SpoolError(self.why)
-
