@@ -278,9 +278,11 @@ class Stack(Startable):
 
     def delete_queue(self) -> None:
         """Delete the queue behind the API's back, keeping what was in it for `score`."""
-        self.drain()
-        with self.channel() as channel:
-            channel.queue_delete(QUEUE)
+        while True:  # what comes between the two must not go with the queue
+            self.drain()
+            with suppress(amqp.PreconditionFailed), self.channel() as channel:
+                channel.queue_delete(QUEUE, if_empty=True)
+                return
 
     def unbind_queue(self) -> None:
         """Take the queue away from its exchange behind the API's back."""
