@@ -42,8 +42,8 @@ class Connector:
                 return self.next if self.running < MOST else now + 1
             self.running += 1
         round_done = self.number % len(self.urls) == len(self.urls) - 1
-        # 0.2, 0.4, ... 1 s, and at once to the next node of a list.
-        self.pause = min(self.pause + 0.2, 1.0) if round_done or not self.number else self.pause
+        # 0.1, 0.2, ... 0.5 s, and at once to the next node of a list.
+        self.pause = min(self.pause + 0.1, 0.5) if round_done else self.pause
         url, self.number = self.urls[self.number % len(self.urls)], self.number + 1
         self.next = now + (self.pause if round_done else 0.05)
         thread = threading.Thread(target=self._connect, args=(url,), name="plane-webhook-connect", daemon=True)

@@ -219,4 +219,8 @@ class Link:
         self.blocked = True
 
     def _unblock(self):
-        self.blocked = False
+        """Only now does the broker read what was sent: its time begins anew."""
+        self.blocked, now = False, time.monotonic()
+        for lane in self.lanes:
+            for sent in lane.waiting.values():
+                sent.at = now

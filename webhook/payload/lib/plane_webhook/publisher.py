@@ -182,7 +182,7 @@ class Publisher:
     def _turn(self):
         """Do what there is to do, then wait for an answer, a caller, or the time of the next thing to do."""
         now = time.monotonic()
-        self._take_link()
+        self._take_link(now)
         if self.link is not None:
             self._watch(now)
         self._send()
@@ -201,8 +201,14 @@ class Publisher:
             self._read()
         self._settle()
 
-    def _take_link(self):
+    def _silent(self, now):
+        """Whether the connection may be dead: then another one is tried, and if that is made, this one is."""
+        return self.link.silent(now) > self.patience
+
+    def _take_link(self, now):
         link, error = self.connector.take()
+        if link is not None and self.link is not None and self._silent(now):
+            self._lose("no answer for %.1f s on a connection, and one on another" % self.link.silent(now))
         if link is not None and self.link is not None:
             link.drop()
         elif link is not None:
@@ -226,8 +232,8 @@ class Publisher:
                     self.state.connected()
                     if self.spool is None:
                         self._recovered()
-            elif link.silent(now) > self.patience:
-                self._lose("no answer within %g s" % (2 * self.patience))
+            elif link.silent(now) > 3 * self.timeout:
+                self._lose("no answer within %g s" % (3 * self.timeout))
             else:
                 with self.lock:
                     self._troubled("no confirmation within %g s" % self.patience)
@@ -321,7 +327,7 @@ class Publisher:
     def _connect(self, now):
         """Have a link made if one is wanted; returns when to ask again."""
         if self.link is not None:
-            return LOOK
+            return self.connector.attempt(now) - now if self._silent(now) else LOOK
         with self.lock:
             wanted = bool(self.jobs) or not self.state.healthy
         if wanted or self.delivery is not None and self.delivery.left:
@@ -368,10 +374,10 @@ class Publisher:
         if self.link is None:
             return LOOK
         owes = self.link.owes()
-        if owes is None:
+        since = self.link.asked[0] if self.link.asked else owes
+        if since is None or self.link.blocked or since + self.patience < now:
             return BEAT
-        asked = self.link.asked[0] if self.link.asked else owes
-        return min(max(asked + self.patience - now, 0.05), BEAT)
+        return since + self.patience - now
 
     # ---- Both sides, with the lock
 
