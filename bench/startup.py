@@ -17,12 +17,12 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.effect.injected import SHELLS, Json, code, inject, pod, script, with_code
 from lab import images
 from lab.cache import LabError, say
 from lab.container import Container
 from lab.packages import ensure_packages
 from lab.process import exit_on_sigterm, free_port
+from tests.effect.injected import SHELLS, Json, code, inject, pod, script, with_code
 
 if TYPE_CHECKING:
     from lab.images import Image

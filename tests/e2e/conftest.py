@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.idling import Idling
-from tests.e2e.idling import idling as background
 from lab.cache import LabError
 from lab.controlplane import ControlPlane
 from lab.controlplane.programs import PROGRAMS, binary
 from lab.webhook import Webhook
+from tests.e2e.idling import Idling
+from tests.e2e.idling import idling as background
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

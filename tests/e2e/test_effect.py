@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.e2e.cluster import INJECT, Pod, injected, registered, unharmed
 from lab.container import Container
 from lab.controlplane import CHART
 from lab.process import free_port, wait_for
+from tests.e2e.cluster import INJECT, Pod, injected, registered, unharmed
 
 if TYPE_CHECKING:
     from pathlib import Path

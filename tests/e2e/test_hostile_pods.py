@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab.process import wait_for
 from tests.e2e.cluster import (
     ENTRYPOINT,
     INJECT,
@@ -18,14 +19,13 @@ from tests.e2e.cluster import (
     unharmed,
     without_injection,
 )
-from lab.process import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.e2e.cluster import Pod
     from lab.controlplane import ControlPlane
     from lab.webhook import Webhook
+    from tests.e2e.cluster import Pod
 
 pytestmark = pytest.mark.lab
 

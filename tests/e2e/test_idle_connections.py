@@ -12,8 +12,8 @@ import pytest
 from tests.e2e.idling import AGES, NAMES
 
 if TYPE_CHECKING:
-    from tests.e2e.idling import Idling
     from lab.controlplane import ControlPlane
+    from tests.e2e.idling import Idling
 
 pytestmark = pytest.mark.lab
 

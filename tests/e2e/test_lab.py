@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.e2e.neighbour import neighbour, registration
 from lab.cache import LabError
 from lab.controlplane import CHART, ControlPlane
 from lab.process import wait_for
+from tests.e2e.neighbour import neighbour, registration
 
 if TYPE_CHECKING:
     import httpx

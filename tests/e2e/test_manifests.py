@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.e2e.cluster import injected, unharmed
 from lab.process import wait_for
 from lab.webhook import command
+from tests.e2e.cluster import injected, unharmed
 
 if TYPE_CHECKING:
     from lab.controlplane import ControlPlane

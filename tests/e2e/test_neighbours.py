@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab.process import wait_for
 from tests.e2e.cluster import ENTRYPOINT, INJECT, api_pod, create, essence, injected, registered, unharmed
 from tests.e2e.neighbour import neighbour, registration
-from lab.process import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.e2e.cluster import Pod
-    from tests.e2e.neighbour import Operations
     from lab.controlplane import ControlPlane
     from lab.webhook import Webhook
+    from tests.e2e.cluster import Pod
+    from tests.e2e.neighbour import Operations
 
 pytestmark = pytest.mark.lab
 

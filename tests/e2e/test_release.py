@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.e2e.cluster import INJECT, api_pod, create, essence, injected, registered, unharmed, without_injection
 from lab.controlplane import CHART
 from lab.process import wait_for
+from tests.e2e.cluster import INJECT, api_pod, create, essence, injected, registered, unharmed, without_injection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.e2e.cluster import Pod
     from lab.controlplane import ControlPlane
     from lab.webhook import Webhook
+    from tests.e2e.cluster import Pod
 
 pytestmark = pytest.mark.lab
 

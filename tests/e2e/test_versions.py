@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.e2e.cluster import INJECT, api_pod, create, injected, registered, unharmed
 from lab.controlplane import ControlPlane
 from lab.controlplane.programs import VERSIONS
 from lab.webhook import Webhook
+from tests.e2e.cluster import INJECT, api_pod, create, injected, registered, unharmed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.webhook import Webhook
 from tests.e2e.cluster import INJECT, essence, registered, unharmed, without_injection
 from tests.e2e.test_release import API, CELERY, OTHERS, release, touched
-from lab.webhook import Webhook
 
 if TYPE_CHECKING:
     from lab.controlplane import ControlPlane

@@ -4,8 +4,8 @@ import signal
 import time
 from pathlib import Path
 
-from tests.edges.webhook import ApiServer, Webhook, post, review
 from lab.process import wait_for
+from tests.edges.webhook import ApiServer, Webhook, post, review
 from webhook.server import Limits
 
 QUICK = {"quiet_seconds": 0.7, "drain_seconds": 6, "farewell_seconds": 0.5}

@@ -13,8 +13,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from tests.edges.webhook import JSON, REPOSITORY, SECRET, Webhook, post, receive_all, review
 from lab.process import wait_for
+from tests.edges.webhook import JSON, REPOSITORY, SECRET, Webhook, post, receive_all, review
 from webhook.server import Limits
 
 ENVELOPE = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}

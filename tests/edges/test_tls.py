@@ -13,8 +13,8 @@ import pytest
 from cryptography import x509
 
 import certs
-from tests.edges.webhook import ApiServer, Webhook, issue, post, review
 from lab.process import wait_for
+from tests.edges.webhook import ApiServer, Webhook, issue, post, review
 
 QUICK = {"poll_seconds": 0.1}
 

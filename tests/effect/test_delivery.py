@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.container import Container
 from tests.effect.injected import (
     ASKED_LIMITS,
     OVERLAY,
@@ -30,7 +31,6 @@ from tests.effect.injected import (
     pod,
     with_code,
 )
-from lab.container import Container
 from webhook.admission.injection import MOUNT_PATH, PROVENANCE, VOLUME
 
 if TYPE_CHECKING:

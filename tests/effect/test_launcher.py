@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab import images
+from lab.container import Container, Shell
+from lab.packages import program
 from tests.effect.injected import (
     ASKED_LIMITS,
     DEFAULTS,
@@ -43,9 +46,6 @@ from tests.effect.injected import (
     with_code,
     word,
 )
-from lab import images
-from lab.container import Container, Shell
-from lab.packages import program
 from webhook import payload
 from webhook.admission.injection import ARGV0, MOUNT_PATH, VOLUME
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.effect.injected import SETTINGS, Json, Ran, inject, pod, run, script, with_code
 from lab import images
 from lab.cache import LabError
+from tests.effect.injected import SETTINGS, Json, Ran, inject, pod, run, script, with_code
 from webhook import payload
 
 if TYPE_CHECKING:

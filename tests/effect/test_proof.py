@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.effect.injected import DEFAULTS, OVERLAY, RESTRICTED, SETTINGS, SHELLS, Json, inject, pod, script, word
 from lab import images
 from lab.container import Container, Shell
 from lab.process import free_port, wait_for
+from tests.effect.injected import DEFAULTS, OVERLAY, RESTRICTED, SETTINGS, SHELLS, Json, inject, pod, script, word
 from webhook.admission.injection import MOUNT_PATH
 
 if TYPE_CHECKING:

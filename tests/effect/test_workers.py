@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import amqp
 import pytest
 
-from tests.effect.injected import Json, inject, pod
-from tests.effect.test_proof import CELERY_WORKLOADS, code
 from lab.container import Container
 from lab.process import wait_for
+from tests.effect.injected import Json, inject, pod
+from tests.effect.test_proof import CELERY_WORKLOADS, code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
