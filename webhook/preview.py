@@ -19,7 +19,7 @@ from webhook.admission.review import Pod
 from webhook.manifest import Document, ManifestError, Workload, dump, read, workloads
 from webhook.settings import Publish, Settings
 
-_REACHED = (Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.NOT_EFFECTIVE)
+_REACHED = (Reason.INJECTED, Reason.ALREADY_INJECTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,8 @@ class Change:
 
     @property
     def reached(self) -> bool:
-        """Whether the workload has the injection, or its variables alone, by us now or before."""
-        annotations = (self.workload.template.get("metadata") or {}).get("annotations") or {}
-        return self.decision.reason in _REACHED and injection.PROVENANCE in annotations
+        """Whether the workload has the injection, by us now or before."""
+        return self.decision.reason in _REACHED
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Preview:
 
     @property
     def reached(self) -> bool:
-        """Whether any workload was injected or got its variables."""
+        """Whether any workload has the injection."""
         return any(change.reached for change in self.changes)
 
     def diff(self) -> str:
