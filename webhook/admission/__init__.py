@@ -24,8 +24,8 @@ _UNREAD = 4 * 1024 * 1024
 
 # There is nothing that whoever creates the pod could do about these.
 _QUIET = {Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.OPTED_OUT}
-_QUIET |= {Reason.NOT_ASKED, Reason.NOT_CELERY, Reason.NOT_A_PUBLISHER}
-_UNCOVERED = (Reason.NOT_KNOWN, Reason.NOT_CELERY)
+_QUIET |= {Reason.NOT_ASKED, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER}
+_UNCOVERED = (Reason.NOT_KNOWN, Reason.OTHER_MEANS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def decide(pod: Pod, profile: Profile, *, size: int = 0) -> Decision:
 
 def _uncovered(found: list[Target], *, opted_out: bool) -> Decision:
     """What to say of a pod with nothing that was asked for: of several reasons, the one that may want a hand."""
-    order = (Reason.NOT_KNOWN, Reason.NOT_CELERY, Reason.NOT_ASKED, Reason.NOT_A_PUBLISHER)
+    order = (Reason.NOT_KNOWN, Reason.OTHER_MEANS, Reason.NOT_ASKED, Reason.NOT_A_PUBLISHER)
     reasons = [target.role if isinstance(target.role, Reason) else Reason.NOT_ASKED for target in found]
     reason = min(reasons, key=order.index)
     first = found[reasons.index(reason)]

@@ -22,7 +22,7 @@ class Reason(_Code):
     NOT_PLANE = "not-plane"
     NOT_ASKED = "not-asked"
     NOT_KNOWN = "not-known"
-    NOT_CELERY = "not-celery"
+    OTHER_MEANS = "other-means"
     NOT_A_PUBLISHER = "not-a-publisher"
     OPTED_OUT = "opted-out"
     MOUNT_TAKEN = "mount-taken"
@@ -47,12 +47,12 @@ SENTENCES: dict[_Code, str] = {
     Reason.ALREADY_INJECTED: "the pod carries the whole injection already",
     Reason.NOT_EFFECTIVE: "the container sets no command that could be wrapped, so nothing is set either, for it would "
     "be in effect in part or not at all; give the container its command",
-    Reason.NOT_PLANE: "no container runs an entrypoint or an image of Plane",
+    Reason.NOT_PLANE: "no container runs an entrypoint or an image of Plane that could publish",
     Reason.NOT_ASKED: "this entrypoint of Plane is one that `workloads` in the configuration does not name",
     Reason.NOT_KNOWN: "a container runs an entrypoint that is called like Plane's, or an image of Plane, by a command "
     "that this version does not know; if it publishes tasks they can be lost: see whether a newer version knows it",
-    Reason.NOT_CELERY: "this part of Plane publishes by other means than its API, workers, beat and consumers, and "
-    "nothing here reaches those",
+    Reason.OTHER_MEANS: "this part of Plane talks to the broker by other means than the API, workers, beat and "
+    "consumers do, and nothing here changes those",
     Reason.NOT_A_PUBLISHER: "this part of Plane publishes no tasks",
     Reason.OPTED_OUT: "the pod carries the label plane-webhook/inject: disabled",
     Reason.MOUNT_TAKEN: "the container mounts something of its own at or below /plane-webhook; mount that elsewhere",

@@ -90,24 +90,29 @@ def targets(pod: Pod, images: Collection[str]) -> Iterator[Target]:
                 yield Target(place, index, container, role)
 
 
+def names_plane(text: str, images: Collection[str]) -> bool:
+    """Whether a text that is no part of a pod speaks of an entrypoint, or is the name of an image of Plane."""
+    return bool(_ENTRYPOINT.search(text)) or _is_one_of(_repository(text), images)
+
+
 def _role(container: Container, images: Collection[str], *, stays: bool) -> str | Reason | None:
     words = theirs(container)
     if words and words[0].rpartition("/")[2] in _READERS:
         return None
     roles = _entrypoints(words)
     repository = _repository(container.image)
-    own = any(repository == each or repository.endswith("/" + each) for each in images)
+    own = _is_one_of(repository, images)
     if own and words and not roles:
         roles = _programs(words)
     if roles:
-        order = (*WORKLOADS, Reason.NOT_KNOWN, Reason.NOT_CELERY, Reason.NOT_A_PUBLISHER)
+        order = (*WORKLOADS, Reason.NOT_KNOWN, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER)
         return min(roles, key=order.index)
     if own and not words:
         return "api"  # the image's own entrypoint
     if own and stays:
         return Reason.NOT_KNOWN
     if repository.rpartition("/")[2] in FOREIGN_IMAGES:
-        return Reason.NOT_A_PUBLISHER if any(map(_IDLE_FOREIGN.search, words)) else Reason.NOT_CELERY
+        return Reason.NOT_A_PUBLISHER if any(map(_IDLE_FOREIGN.search, words)) else Reason.OTHER_MEANS
     return None
 
 
@@ -129,7 +134,7 @@ def _entrypoint(name: str) -> str | Reason:
     if name.endswith("-consumer"):
         return "consumer"
     if name in _OTHERWISE:
-        return Reason.NOT_CELERY
+        return Reason.OTHER_MEANS
     return Reason.NOT_A_PUBLISHER if name in _NOTHING else Reason.NOT_KNOWN
 
 
@@ -152,6 +157,10 @@ def _is_run(match: re.Match[str]) -> bool:
     simple = _SEPARATOR.split(lead)[-1].split(maxsplit=1)
     only_read = bool(simple) and simple[0] in _READERS and not _FLOWS_ON.match(match.string, match.end())
     return not only_read and not lead.lstrip().startswith("#")
+
+
+def _is_one_of(repository: str, images: Collection[str]) -> bool:
+    return any(repository == each or repository.endswith("/" + each) for each in images)
 
 
 def _repository(image: str | None) -> str:
