@@ -13,8 +13,9 @@ import yaml
 
 from tests.admission import oracle
 from webhook.admission import Reason
-from webhook.manifest import read, workloads
-from webhook.preview import preview
+from webhook.manifest import read
+from webhook.preview import Source, preview, shown
+from webhook.preview.templates import workloads
 from webhook.settings import Settings, parse
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -37,7 +38,8 @@ def names(chart: Path, *ends: str) -> set[str]:
 
 def decided(chart: Path, settings: Settings) -> dict[str, str]:
     """Reasons by workload, without those that have nothing of Plane's that could publish."""
-    result = preview([(chart.name, chart.read_text(encoding="utf-8"))], settings)
+    result = preview([Source(chart.name, chart.read_text(encoding="utf-8"))], settings)
+    assert result.unjudged == []
     assert not any(change.operations for change in result.changes if change.decision.reason is not Reason.INJECTED)
     return {
         change.workload.tree["metadata"]["name"]: change.decision.reason
@@ -64,7 +66,7 @@ def otherwise(chart: Path) -> dict[str, str]:
     documents = yaml.safe_load_all(chart.read_text(encoding="utf-8"))
     found = {each["metadata"]["name"] for each in documents if each and each["kind"] == "Deployment"}
     ends = ("-silo-wl", "-live-wl", "-live-exporter-wl") if "enterprise" in chart.stem else ()
-    return dict.fromkeys((name for name in found if name.endswith(ends) or "-pi-" in name), Reason.NOT_CELERY)
+    return dict.fromkeys((name for name in found if name.endswith(ends) or "-pi-" in name), Reason.OTHER_MEANS)
 
 
 @each_chart
@@ -86,7 +88,7 @@ def test_workers_and_beat_where_they_alone_are_asked_for(chart: Path) -> None:
 
 @each_chart
 def test_the_migrator_is_known_to_publish_nothing(chart: Path) -> None:
-    result = preview([(chart.name, chart.read_text(encoding="utf-8"))], Settings())
+    result = preview([Source(chart.name, chart.read_text(encoding="utf-8"))], Settings())
     migrators = [change for change in result.changes if "-migrate-" in str(change.workload)]
     assert {change.decision.reason for change in migrators} == {Reason.NOT_A_PUBLISHER}
 
@@ -94,9 +96,10 @@ def test_the_migrator_is_known_to_publish_nothing(chart: Path) -> None:
 @each_chart
 def test_nothing_else_of_a_chart_is_touched(chart: Path) -> None:
     text = chart.read_text(encoding="utf-8")
-    result = preview([(chart.name, text)], Settings())
-    for before, after in zip(read(text, chart.name), read(result.yaml(), "written"), strict=True):
-        for old, new in zip(workloads(before), workloads(after), strict=True):
+    result = preview([Source(chart.name, text)], Settings())
+    never: dict[str, Any] = {"planes": lambda _: False}
+    for before, after in zip(read(text, chart.name), read(shown.yaml(result), "written"), strict=True):
+        for old, new in zip(workloads(before, **never), workloads(after, **never), strict=True):
             restored: dict[str, Any] = oracle.without_injection(new.template, old.template)
             new.template.clear()
             new.template.update(restored)

@@ -32,7 +32,9 @@ webhook/payload/guard.sh
 webhook/payload/plane_webhook_settings.py
 webhook/payload/proof.py
 webhook/payload/shim.sh
-webhook/preview.py
+webhook/preview/__init__.py
+webhook/preview/shown.py
+webhook/preview/templates.py
 webhook/server/__init__.py
 webhook/server/app.py
 webhook/server/certificate.py
