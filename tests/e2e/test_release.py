@@ -164,6 +164,9 @@ def test_an_api_without_a_command_stays_as_it_is_and_that_is_said(controlplane: 
 def test_an_upgrade_an_opt_out_and_a_label_that_is_taken_away(controlplane: ControlPlane, webhook: Webhook) -> None:
     with release(controlplane, "upgrade", INJECT) as running:
         first = running.upgrade()
+        column = "custom-columns=INJECTED:.metadata.annotations.plane-webhook/injected"  # as the README has it
+        shown = running.kubectl("get", "pods", "--no-headers", "-o", column).split()
+        assert sorted(shown) == ["<none>"] * 3 + ["api"] * 2 + ["beat"] + ["worker"] * 2
         second = running.upgrade(tag="v2.0.0", shape="enterprise")
         assert not names(first) & names(second)
         assert touched(second) == OURS

@@ -127,6 +127,13 @@ def test_all_files_are_written_or_none(tmp_path: Path) -> None:
     assert names(tmp_path) == sorted(FILES)
 
 
+def test_an_authority_that_can_not_be_read_is_not_called_unwritable(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").mkdir()
+    with pytest.raises(certs.CertificateError, match=r"ca\.crt can't be read \(Is a directory\)"):
+        certs.issue(tmp_path, ["a.example"], days=1, force=True, now=NOW)
+    assert names(tmp_path) == ["ca.crt"]
+
+
 def test_a_directory_that_can_not_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(certs.CertificateError, match=r"file.* can't be written .*: choose a directory"):
