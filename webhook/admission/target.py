@@ -99,11 +99,9 @@ def _role(container: Container, images: Collection[str], *, stays: bool) -> str 
     words = theirs(container)
     if words and words[0].rpartition("/")[2] in _READERS:
         return None
-    roles = _entrypoints(words)
     repository = _repository(container.image)
     own = _is_one_of(repository, images)
-    if own and words and not roles:
-        roles = _programs(words)
+    roles = _entrypoints(words) | (_programs(words) if own else set())
     if roles:
         order = (*WORKLOADS, Reason.NOT_KNOWN, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER)
         return min(roles, key=order.index)
