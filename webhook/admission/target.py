@@ -101,7 +101,9 @@ def _role(container: Container, images: Collection[str], *, stays: bool) -> str 
         return None
     repository = _repository(container.image)
     own = _is_one_of(repository, images)
-    roles = _entrypoints(words) | (_programs(words) if own else set())
+    roles = _entrypoints(words)
+    if own and roles.isdisjoint(WORKLOADS):
+        roles |= _programs(words)
     if roles:
         order = (*WORKLOADS, Reason.NOT_KNOWN, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER)
         return min(roles, key=order.index)
