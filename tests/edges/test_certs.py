@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import certs
@@ -303,6 +303,7 @@ def test_an_authority_that_expires_before_its_leaf_is_named() -> None:
         certs.check(leaf, key, authority, now=NOW + timedelta(days=3))
 
 
+@settings(deadline=None)  # a loaded machine takes its time
 @given(st.sampled_from(FILES), st.data())
 def test_damaged_files_are_a_sentence_and_never_a_crash(name: str, data: st.DataObject) -> None:
     def damaged(content: bytes) -> bytes:
