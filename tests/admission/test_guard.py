@@ -43,3 +43,10 @@ def test_ours_is_told_and_theirs_is_left_wherever_the_line_is_split(launcher: li
 def test_a_word_alone_proves_nothing(words: list[str]) -> None:
     assert not guarded(container(words))
     assert theirs(container(words)) == words
+
+
+@pytest.mark.parametrize(("number", "texts"), [("1", 5), ("2", 3), ("99", 0)])
+def test_a_guard_of_another_version_is_ours_with_the_words_that_it_had(number: str, texts: int) -> None:
+    words = ["/bin/sh", "-c", f"# plane-webhook guard {number}\nexit\n", ARGV0, *["text"] * texts, ENTRYPOINT]
+    assert guarded(container(words))
+    assert theirs(container(words)) == ["/bin/sh", "-c", ENTRYPOINT]

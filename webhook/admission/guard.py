@@ -6,34 +6,36 @@ and many that do move everything else into `args`. A word alone proves nothing; 
 
 from __future__ import annotations
 
-from webhook import payload
+import re
+
 from webhook.admission.review import Container
 
 ARGV0 = "plane-webhook"
-# The words behind ARGV0 that are still ours: the variables, the settings and the files.
-TEXTS = 5
-_SIGNATURE = payload.GUARD.split("\n", 1)[0].rstrip("0123456789")
+_SIGNATURE = re.compile(r"# plane-webhook guard ([0-9]+)\n")
+# The words behind ARGV0 that are still ours (the variables, the settings, the files), by the guard's own number: a pod
+# may be a copy of one that an earlier version made.
+_TEXTS = {"1": 5, "2": 3}
 
 
 def guarded(container: Container) -> bool:
     """Whether our guard stands in the container's command line."""
-    return _argv0(_words(container)) is not None
+    return _ours(_words(container)) is not None
 
 
 def theirs(container: Container) -> list[str]:
     """The words of command and args without our texts."""
     words = _words(container)
-    at = _argv0(words)
-    if at is None:
-        return words
-    return words[: at - 1] + words[at + 1 + TEXTS :]
+    ours = _ours(words)
+    return words[: ours.start] + words[ours.stop :] if ours else words
 
 
 def _words(container: Container) -> list[str]:
     return (container.command or []) + (container.args or [])
 
 
-def _argv0(words: list[str]) -> int | None:
-    """Where our ARGV0 stands, behind the guard."""
-    found = (at for at, word in enumerate(words) if word == ARGV0 and at and words[at - 1].startswith(_SIGNATURE))
-    return next(found, None)
+def _ours(words: list[str]) -> range | None:
+    """Where our texts stand: the guard, its ARGV0 and what belongs to it."""
+    for at, word in enumerate(words):
+        if word == ARGV0 and at and (signature := _SIGNATURE.match(words[at - 1])):
+            return range(at - 1, at + 1 + _TEXTS.get(signature[1], 0))
+    return None
