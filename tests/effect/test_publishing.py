@@ -1,4 +1,4 @@
-"""What the payload does to a process that publishes, against a real RabbitMQ and Redis, on the oldest and newest packages.
+"""What the payload does to a process that publishes, with a real RabbitMQ and Redis, on the oldest and newest packages.
 
 Each test runs a few lines in a Python of Plane's image, without Django: `install()` is called as the overlay does.
 """
@@ -10,7 +10,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import amqp
 import pytest
@@ -76,7 +76,7 @@ class Client:
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
         )
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
