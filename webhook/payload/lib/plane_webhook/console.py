@@ -24,6 +24,10 @@ def resolve(package, names):
     from kombu import Producer
 
     found = {name: current_app.conf[name] for name in names}
+    # Of what is neither a number nor a switch the kind is enough: nobody knows what a text may hold.
+    found = {
+        name: value if isinstance(value, (int, type(None))) else type(value).__name__ for name, value in found.items()
+    }
     found["transport"] = current_app.connection_for_write().transport.driver_name
     found["publisher"] = hasattr(Producer.publish, "plane_webhook")
     return found
