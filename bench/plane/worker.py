@@ -45,13 +45,15 @@ class Seen:
     exits: list[int]
     tasks: int
     again: int  # times that a task was taken beyond its first
-    webhooks: str  # deliveries, and those beyond the first of each
+    webhooks: int  # that were delivered, each counted once
+    copies: int  # deliveries beyond the first of each
 
     def row(self) -> list[str]:
         """The release's columns of HEADING."""
         answers = ", ".join(f"{count} x {status}" for status, count in sorted(self.answers.items()))
+        hooks = f"{self.webhooks} + {self.copies} again"
         exits = ", ".join(map(str, self.exits)) or "lived"
-        return [answers, f"{self.during} of {ISSUES}", exits, str(self.tasks), str(self.again), self.webhooks]
+        return [answers, f"{self.during} of {ISSUES}", exits, str(self.tasks), str(self.again), hooks]
 
 
 class Kept(Startable):
@@ -142,5 +144,28 @@ def _seen(worker: Kept, answers: Counter[int], during: int) -> Seen:
         exits=worker.exits,
         tasks=len(runs),
         again=sum(count - 1 for count in runs.values()),
-        webhooks=f"{len(hooks)} + {sum(count - 1 for count in hooks.values())} again",
+        webhooks=len(hooks),
+        copies=hooks.total() - len(hooks),
     )
+
+
+def worse(one: Seen, other: Seen) -> list[str]:
+    """What one did worse than the other: an end, less done in the alarm or by the end, or more done again."""
+    ends = [f"the worker ended with exit code {code}" for code in one.exits]
+    less = [
+        f"{what}: {mine}, and {its} by the other"
+        for what, mine, its in (
+            ("tasks taken in the alarm", one.during, other.during),
+            ("webhooks delivered", one.webhooks, other.webhooks),
+        )
+        if mine < its
+    ]
+    more = [
+        f"{what}: {mine}, and {its} by the other"
+        for what, mine, its in (
+            ("tasks taken again", one.again, other.again),
+            ("webhooks delivered again", one.copies, other.copies),
+        )
+        if mine > its
+    ]
+    return ends + less + more
