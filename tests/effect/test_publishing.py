@@ -243,6 +243,29 @@ def test_an_answer_to_another_message_is_none(image: images.Image, proxy: Proxy,
         assert set(arrive(broker, 7)) == {"first", *names(5), "last"}
 
 
+BEATS = """
+send("first")
+wait()
+for n in range(26):
+    time.sleep(0.5)
+    send("kept-%d" % n)
+"""
+
+
+def test_the_broker_s_signs_of_life_delay_nothing(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """It sends a heartbeat each five seconds; between two of them nothing may be waited for."""
+    with Client(image, url(proxy), redis, BEATS) as client:
+        client.run()
+        told = client.go_on()
+        log = client.log()
+    assert sent(told)
+    assert "in trouble" not in log
+    assert proxy.accepted == 1
+    assert len(arrive(broker, 27)) == 27
+
+
 HALF = """
 send("first")
 wait()
