@@ -5,6 +5,7 @@ else is unanswered there; channels are used again. An answer counts for the mess
 Nothing here waits for longer than `timeout` seconds at a time, but for a peer that sends a byte now and then.
 """
 
+import select
 import time
 from collections import OrderedDict
 
@@ -98,6 +99,8 @@ class Link:
         # Without them py-amqp doesn't look for a `blocked` before it writes, which spins where half a frame has come.
         self.amqp.client_properties.pop("capabilities", None)
         self.amqp.sock.settimeout(timeout)
+        self.poller = select.poll()
+        self.poller.register(self.amqp.sock, select.POLLIN)
         self.lanes = []
         self.asked = None  # when, and after how many frames, it was asked whether it lives
         try:
@@ -105,6 +108,11 @@ class Link:
         except BaseException:
             self.drop()
             raise
+
+    def knows(self, message):
+        """Whether all that a message needs has been declared on this connection."""
+        declared = self.amqp.client.declared_entities
+        return all(entity.can_cache_declaration and hash(entity) in declared for entity in message.declare)
 
     def fileno(self):
         return self.amqp.sock.fileno()
@@ -155,10 +163,13 @@ class Link:
             self._ask(idle, idle.channel.confirm_select)
         return idle
 
-    def read(self):
-        """Take in one frame. Not drain_events, which after a heartbeat would wait for another frame."""
+    def read(self, timeout):
+        """Take in one frame, whose bytes may be `timeout` seconds apart; what has come of it isn't lost if they aren't.
+
+        Not drain_events, which after a heartbeat would wait for another frame.
+        """
         try:
-            self.amqp.blocking_read(self.timeout)
+            self.amqp.blocking_read(timeout)
         except ChannelError as error:
             self._closed(error)
 

@@ -1,15 +1,18 @@
 """The publisher of a process: whoever publishes a task comes here, and one thread of the process has the connection.
 
-Healthy, a caller hands its message over and waits for the confirmation. In trouble nobody waits: the message goes to the
-spool, and the thread delivers what is there, in order, until it is empty. What had been sent and not confirmed when the
-trouble began is kept as doubtful: it is sent again only when its connection is gone.
+Healthy, a caller sends its message itself if nobody else uses the connection, for changing threads costs more than the
+broker does; else it hands it over and waits for the confirmation. In trouble nobody waits: the message goes to the spool,
+and the thread delivers what is there, in order, until it is empty. What had been sent and not confirmed when the trouble
+began is kept as doubtful: it is sent again only when its connection is gone.
 
-A lock guards what both sides use, and is never held while anybody waits for the broker or for Redis.
+Two locks: `io` is held by whoever uses the connection; `lock` guards what both sides share, is taken after it, and is never
+held while anybody waits for the broker or for Redis.
 """
 
 import json
 import os
 import select
+import socket
 import threading
 import time
 from collections import deque
@@ -26,6 +29,7 @@ from .state import State
 
 LOOK = 30.0  # seconds between two looks of a healthy process at the spool, for what others left there
 BEAT = 5.0  # seconds between two signs of life to the broker
+DRIVE = 0.05  # seconds that a caller waits for the rest of a frame
 STATES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "state")
 
 KEEP = OperationalError("the broker is in trouble")  # an outcome: the caller is to put it into the spool
@@ -38,9 +42,10 @@ class Job:
     `outcome`: what the caller is told (None: nothing yet; True, an error, KEEP). `answer`: what became of what was sent.
     """
 
-    __slots__ = ("message", "retry", "keepable", "done", "outcome", "link", "sent", "answer", "doubted")
+    __slots__ = ("message", "retry", "keepable", "begun", "done", "outcome", "link", "sent", "answer", "doubted")
 
     def __init__(self, message, retry, keepable):
+        self.begun = time.monotonic()
         self.message, self.retry, self.keepable = message, retry, keepable
         self.done, self.doubted = threading.Event(), False
         self.outcome = self.link = self.sent = self.answer = None
@@ -54,7 +59,7 @@ class Publisher:
 
     def __init__(self, template, spool, why, patience, timeout):
         self.spool, self.why, self.patience, self.timeout = spool, why, patience, timeout
-        self.lock, self.state = threading.Lock(), State()
+        self.io, self.lock, self.state = threading.Lock(), threading.Lock(), State()
         self.jobs = deque()  # not sent yet
         self.putting = 0  # callers that are about to put something into the spool
         self.thread = None
@@ -64,7 +69,7 @@ class Publisher:
         self.connector = Connector(template, timeout, self.wake)
         self.flying = []  # sent and not answered, in that order
         self.look = 0.0  # when to look whether there is anything in the spool
-        # Of the thread alone:
+        # With `io`:
         self.link = None
         self.delivery = Delivery(spool) if spool is not None else None
         self.lived = 0.0
@@ -74,16 +79,27 @@ class Publisher:
     def publish(self, message, retry=True):
         """Return when the message is confirmed or kept; raise what kept it from being either."""
         job = Job(message, retry, retry and self.spool is not None)
+        running = self.start()
+        if self.state.healthy and self.io.acquire(blocking=False):
+            try:
+                self._drive(job)
+            finally:
+                self.io.release()
+            if job.outcome is True:
+                return
         with self.lock:
-            if self.state.healthy:
+            if job.link is not None or job.outcome is not None:
+                pass  # on its way, or at its end
+            elif self.state.healthy:
                 self.jobs.append(job)
             elif job.keepable and not self.state.lasting:
                 self._to_be_kept(job)
             else:
                 raise self._error()
-        self.start()
         if job.outcome is None:
             self.wake()
+            if not running:
+                self._borrow(job)
             self._wait(job)
         if job.outcome is KEEP:
             self._keep(job)
@@ -91,9 +107,34 @@ class Publisher:
         elif job.outcome is not True:
             raise job.outcome
 
+    def _drive(self, job):
+        """Send it and read until it is answered, if that is all there is to do; else leave it to the thread."""
+        link, end = self.link, job.begun + self.patience
+        if link is None or link.blocked or link.asked or self.jobs or not link.knows(job.message):
+            return
+        try:
+            self._send_one(job)
+            while self.link is link and job.answer is None and not link.blocked:
+                left = end - time.monotonic()
+                if left <= 0:
+                    break
+                if link.pending() or link.poller.poll(left * 1000):
+                    link.read(DRIVE)
+                    self._settle()
+        except socket.timeout:
+            pass  # half a frame: the thread waits for the rest
+        except Exception as error:
+            self._lose(name_of(error))
+        except BaseException as error:  # a time limit of the task's that publishes, in the midst of a frame maybe
+            job.outcome = error
+            self._lose(name_of(error))
+            raise
+        if self.flying:
+            self.wake()
+
     def _wait(self, job):
         try:
-            job.done.wait(self.patience)
+            job.done.wait(max(job.begun + self.patience - time.monotonic(), 0))
             if job.outcome is None and not job.keepable:
                 job.done.wait(self.timeout)
         except BaseException as error:  # a time limit of the task's that publishes: then nobody wants it kept
@@ -139,19 +180,22 @@ class Publisher:
         return OperationalError(text)
 
     def start(self):
-        """Have the thread run."""
+        """Have the thread run; False if none can be had, as when Python ends."""
+        if self.thread is not None and self.thread.is_alive():
+            return True
         with self.lock:
-            if self.thread is not None and self.thread.is_alive():
-                return
-            thread = threading.Thread(target=self._run, name="plane-webhook", daemon=True)
-            try:
-                thread.start()
+            if self.thread is None or not self.thread.is_alive():
+                thread = threading.Thread(target=self._run, name="plane-webhook", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    return False
                 self.thread = thread
-                return
-            except RuntimeError:  # none can be had, as when Python ends: its work is done on the caller's
-                pass
-        end = time.monotonic() + self.patience
-        while time.monotonic() < end and (self.jobs or any(job.outcome is None for job in self.flying)):
+        return True
+
+    def _borrow(self, job):
+        """Do the thread's work on the caller's, until the job is done."""
+        while job.outcome is None and time.monotonic() < job.begun + self.patience:
             self._turn()
 
     def wake(self):
@@ -181,25 +225,25 @@ class Publisher:
 
     def _turn(self):
         """Do what there is to do, then wait for an answer, a caller, or the time of the next thing to do."""
-        now = time.monotonic()
-        self._take_link(now)
-        if self.link is not None:
-            self._watch(now)
-        self._send()
-        self._settle()
-        wait = min(self._deliver(now), self._connect(now), self._due(now))
-        poll = select.poll()
-        poll.register(self.ears, select.POLLIN)
-        if self.link is not None:
-            poll.register(self.link, select.POLLIN)
-            if self.link.pending():
-                wait = 0
-        ready = {number for number, _ in poll.poll(max(wait, 0) * 1000)}
-        if self.ears in ready:
+        with self.io:
+            now = time.monotonic()
+            self._take_link(now)
+            if self.link is not None:
+                self._read()
+            if self.link is not None:
+                self._watch(now)
+            self._send()
+            self._settle()
+            wait = min(self._deliver(now), self._connect(now), self._due(now))
+            poll = select.poll()
+            poll.register(self.ears, select.POLLIN)
+            if self.link is not None:
+                waits = self.flying or self.delivery and self.delivery.batch or not self.state.healthy
+                # Of one that is well and owes nothing it wants to hear the end only: each answer would wake it too.
+                poll.register(self.link, select.POLLIN if waits else select.POLLRDHUP)
+                wait = 0 if waits and self.link.pending() else wait
+        if self.ears in {number for number, _ in poll.poll(max(wait, 0) * 1000)}:
             os.read(self.ears, 4096)
-        if self.link is not None and ready - {self.ears} or self.link is not None and self.link.pending():
-            self._read()
-        self._settle()
 
     def _silent(self, now):
         """Whether the connection may be dead: then another one is tried, and if that is made, this one is."""
@@ -246,22 +290,26 @@ class Publisher:
         while self.link is not None and not self.link.blocked:
             with self.lock:
                 job = self.jobs.popleft() if self.jobs else None
-                if job is None:
-                    return
-                if job.outcome is not None:
-                    continue
-                job.link, job.sent, job.answer = self.link, None, None
-                self.flying.append(job)
+            if job is None:
+                return
             try:
-                job.sent = self.link.send(job.message)
+                self._send_one(job)
             except Exception as error:
                 self._lose(name_of(error))
 
+    def _send_one(self, job):
+        with self.lock:
+            if job.outcome is not None:
+                return
+            job.link, job.sent, job.answer = self.link, None, None
+            self.flying.append(job)
+        job.sent = self.link.send(job.message)
+
     def _read(self):
+        """Take in what has come."""
         try:
-            self.link.read()
-            while self.link.pending() or select.select([self.link], [], [], 0)[0]:
-                self.link.read()
+            while self.link.pending() or self.link.poller.poll(0):
+                self.link.read(self.timeout)
         except Exception as error:
             self._lose(name_of(error))
 
@@ -388,6 +436,7 @@ class Publisher:
                 then = "tasks are kept until it is over"
             say("the broker is in trouble: %s; %s" % (cause, then))
             self._tell(now)
+            self.wake()
         for job in list(self.jobs) + self.flying:
             if job.outcome is not None:
                 continue
