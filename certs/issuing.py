@@ -82,6 +82,11 @@ def _previous_authority(directory: Path, now: datetime) -> bytes:
         newest = x509.load_pem_x509_certificates((directory / "ca.crt").read_bytes())[0]
     except (FileNotFoundError, ValueError):  # nothing there, or nothing that anyone could have trusted
         return b""
+    except OSError as error:
+        raise CertificateError(
+            f"{error.filename} can't be read ({error.strerror}), and clients may trust the authority in it: make it "
+            "readable, or move it away"
+        ) from error
     return newest.public_bytes(Encoding.PEM) if newest.not_valid_after_utc > now else b""
 
 

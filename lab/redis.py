@@ -1,7 +1,7 @@
 """Redis as a plain process on loopback, as Plane's chart runs its own: any number side by side.
 
-It saves by Redis' default save points and at an orderly stop, so what a crash forgets is what Plane's would. This module
-must never touch a Redis that it did not start, nor the machine's configuration of one.
+It saves by Redis' default save points and at an orderly stop, so what a crash forgets is what Plane's would. This
+module must never touch a Redis that it did not start, nor the machine's configuration of one.
 """
 
 from __future__ import annotations

@@ -49,15 +49,33 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _preview(options: argparse.Namespace) -> int:
     from webhook.manifest import ManifestError  # noqa: PLC0415 - `serve` needs none of it
-    from webhook.preview import preview  # noqa: PLC0415
+    from webhook.preview import Source, preview, shown  # noqa: PLC0415
 
     settings = load(options.config)
+    files = [file for name in options.files or ["-"] for file in _files(name)]
     try:
-        result = preview([(name, _read(name)) for name in options.files or ["-"]], settings)
+        sources = [Source(name, _read(name), from_folder) for name, from_folder in files]
+        result = preview(sources, settings, namespace=options.namespace)
     except ManifestError as error:
         raise _InputError(str(error)) from error
-    print(getattr(result, options.output)(), end="" if options.output == "yaml" else "\n")
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    yaml = options.output == "yaml"
+    print(shown.FORMS[options.output](result, colour=colour), end="" if yaml else "\n")
+    for each in result.unjudged if yaml else ():  # what is to be applied has no place for it
+        print(f"plane-webhook: {each}", file=sys.stderr)
     return OK if result.reached else NOTHING
+
+
+def _files(name: str) -> list[tuple[str, bool]]:
+    """The file, or the manifests in a folder and below it; and whether they come from one."""
+    folder = Path(name)
+    if name == "-" or not folder.is_dir():
+        return [(name, False)]
+    inside = sorted(each.relative_to(folder) for each in folder.rglob("*") if each.suffix in (".yaml", ".yml", ".json"))
+    found = [(str(folder / each), True) for each in inside if not any(part.startswith(".") for part in each.parts)]
+    if not found:
+        raise _InputError(f"{name}: no file in this folder ends in .yaml, .yml or .json")
+    return found
 
 
 def _read(name: str) -> str:
@@ -122,8 +140,17 @@ def _parser() -> argparse.ArgumentParser:
 
     preview = command("preview", _preview, "show what the webhook would do to the workloads in manifests")
     takes_config(preview)
-    preview.add_argument("files", nargs="*", metavar="FILE", help="manifests; - or none: standard input")
-    preview.add_argument("--output", choices=("diff", "yaml", "json"), default="diff", help="(default: %(default)s)")
+    preview.add_argument("files", nargs="*", metavar="FILE", help="manifests or folders of them; - or none: stdin")
+    preview.add_argument(
+        "--namespace", default="", metavar="NAME", help="the namespace of manifests that name none, as in helm template"
+    )
+    preview.add_argument(
+        "--output",
+        choices=("diff", "summary", "yaml", "json"),
+        default="diff",
+        help="diff: what would change; summary: a table; yaml: all of it, to be applied; json: for programs "
+        "(default: %(default)s)",
+    )
 
     certificates = commands.add_parser("certs", help="make certificates")
     kinds = certificates.add_subparsers(required=True, metavar="COMMAND")

@@ -12,15 +12,6 @@ from typing import Any
 import msgspec
 import yaml
 
-_TEMPLATES: dict[str, tuple[str, ...]] = {
-    "Pod": (),
-    "PodTemplate": ("template",),
-    "CronJob": ("spec", "jobTemplate", "spec", "template"),
-    **dict.fromkeys(
-        ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job"), ("spec", "template")
-    ),
-}
-
 
 class ManifestError(ValueError):
     """The text is no manifest; says which document and which line."""
@@ -38,31 +29,6 @@ class Document:
     def __str__(self) -> str:
         """Where it is, for error messages."""
         return f"{self.source}: document {self.number} (line {self.line})"
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """Something that makes pods; `template` is the part of `tree` that has a pod's metadata and spec."""
-
-    document: Document
-    tree: dict[str, Any]
-    template: dict[str, Any]
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """The workload's own metadata."""
-        found = self.tree.get("metadata")
-        return found if isinstance(found, dict) else {}
-
-    @property
-    def namespace(self) -> str:
-        """The namespace that the manifest names, else ""."""
-        return str(self.metadata.get("namespace") or "")
-
-    def __str__(self) -> str:
-        """Kind, namespace and name, as people say them."""
-        name = self.metadata.get("name") or self.metadata.get("generateName") or "?"
-        return f"{self.tree['kind']} {self.namespace + '/' if self.namespace else ''}{name}"
 
 
 def read(text: str, source: str) -> Iterator[Document]:
@@ -99,31 +65,6 @@ def _trees(text: str, source: str) -> Iterator[tuple[int, Any]]:
         raise ManifestError(f"{source}: document {number} (line {line}): nested too deeply") from error
     except (ValueError, TypeError) as error:
         raise ManifestError(f"{source}: document {number} (line {line}): has no form in JSON: {error}") from error
-
-
-def workloads(document: Document) -> Iterator[Workload]:
-    """Yield what makes pods in a document, in Lists too. Raises ManifestError."""
-    yield from _workloads(document, document.tree)
-
-
-def _workloads(document: Document, tree: Any) -> Iterator[Workload]:
-    if not isinstance(tree, dict) or not isinstance(tree.get("kind"), str):
-        raise ManifestError(f"{document}: an item of the list has no `kind`")
-    kind = tree["kind"]
-    items = tree.get("items")
-    if kind == "List" and not isinstance(items, list | None):
-        raise ManifestError(f"{document}: List: items is no list")
-    if kind.endswith("List") and isinstance(items, list):
-        for item in items:
-            yield from _workloads(document, item)
-    elif kind in _TEMPLATES:
-        path = _TEMPLATES[kind]
-        place: Any = tree
-        for step in path:
-            place = place.get(step)
-            if not isinstance(place, dict):
-                raise ManifestError(f"{document}: {kind}: {'.'.join(path)} is missing or holds no keys")
-        yield Workload(document, tree, place)
 
 
 def dump(tree: Any) -> str:

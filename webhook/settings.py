@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-Workload = Literal["api", "worker", "beat"]
+Workload = Literal["api", "worker", "beat", "consumer"]
 
 
 class SettingsError(ValueError):

@@ -109,7 +109,7 @@ def come_back(releases: Sequence[Release]) -> list[str]:
     """Have the workers come back in an alarm; what ours did that no worker should."""
     seen = worker.measure(releases)
     print("\n" + aligned([worker.HEADING, *([name, *found.row()] for name, found in seen.items())]))
-    return [f"the worker ended with exit code {code}" for code in seen[OURS].exits]
+    return worker.worse(seen[OURS], seen[UPSTREAM])
 
 
 def prove(releases: Sequence[Release]) -> list[str]:

@@ -27,7 +27,7 @@ ISSUES = 15
 ALARM = 40.0  # seconds: longer than what a worker of ours may wait for a publish, twice
 AFTERWARDS = 45.0  # seconds in which what was queued and what followed from it has to have run
 BACK_OFF = 10.0  # seconds, a kubelet's first: a worker that has ended is started again after them
-QUIET = 10.0  # seconds without a new task, after which nothing more is coming
+QUIET = 5.0  # seconds for what the making of a webhook sets off
 HEADING = ["release", "issues answered", "taken in the alarm", "exit codes", "tasks taken", "taken again", "webhooks"]
 # Of Celery's own log lines: Plane's logging hides "ready" and "succeeded", and writes what it lets through once more as
 # JSON, in which no line begins so. Taken is not done, but acknowledged soon: it is what others needn't do any more.
@@ -45,13 +45,15 @@ class Seen:
     exits: list[int]
     tasks: int
     again: int  # times that a task was taken beyond its first
-    webhooks: str  # deliveries, and those beyond the first of each
+    webhooks: int  # that were delivered, each counted once
+    copies: int  # deliveries beyond the first of each
 
     def row(self) -> list[str]:
         """The release's columns of HEADING."""
         answers = ", ".join(f"{count} x {status}" for status, count in sorted(self.answers.items()))
+        hooks = f"{self.webhooks} + {self.copies} again"
         exits = ", ".join(map(str, self.exits)) or "lived"
-        return [answers, f"{self.during} of {ISSUES}", exits, str(self.tasks), str(self.again), self.webhooks]
+        return [answers, f"{self.during} of {ISSUES}", exits, str(self.tasks), str(self.again), hooks]
 
 
 class Kept(Startable):
@@ -113,7 +115,7 @@ def measure(releases: Sequence[Release]) -> dict[str, Seen]:
         time.sleep(ALARM)
         during = [sum(name == QUEUED for name, _ in worker.taken()) for worker in kept]
         releases[0].broker.memory_alarm(on=False)
-        each(kept, _settled)
+        time.sleep(AFTERWARDS)
         return {
             worker.release.name: _seen(worker, answered, taken)
             for worker, answered, taken in zip(kept, answers, during, strict=True)
@@ -126,20 +128,11 @@ def _queue(worker: Kept) -> Counter[int]:
     client = sign_in(release)
     hook = {"url": release.storage.url + HOOK, "issue": True}
     client.post(f"/api/workspaces/{WORKSPACE}/webhooks/", json=hook).raise_for_status()
-    time.sleep(QUIET)  # what that set off is done
+    time.sleep(QUIET)
     worker.signal(signal.SIGSTOP)
     path = f"/api/workspaces/{WORKSPACE}/projects/{release.seed.project}/issues/"
     issues = [{"name": f"queued {number}", "assignee_ids": [release.seed.member]} for number in range(ISSUES)]
     return Counter(client.post(path, json=issue).status_code for issue in issues)
-
-
-def _settled(worker: Kept) -> None:
-    """Return when no task has come for a while, or when it has had its time."""
-    end, before, since = time.monotonic() + AFTERWARDS, -1, time.monotonic()
-    while time.monotonic() < min(end, since + QUIET):
-        if (now := worker.taken().total()) != before:
-            before, since = now, time.monotonic()
-        time.sleep(0.5)
 
 
 def _seen(worker: Kept, answers: Counter[int], during: int) -> Seen:
@@ -151,5 +144,28 @@ def _seen(worker: Kept, answers: Counter[int], during: int) -> Seen:
         exits=worker.exits,
         tasks=len(runs),
         again=sum(count - 1 for count in runs.values()),
-        webhooks=f"{len(hooks)} + {sum(count - 1 for count in hooks.values())} again",
+        webhooks=len(hooks),
+        copies=hooks.total() - len(hooks),
     )
+
+
+def worse(one: Seen, other: Seen) -> list[str]:
+    """What one did worse than the other: an end, less done in the alarm or by the end, or more done again."""
+    ends = [f"the worker ended with exit code {code}" for code in one.exits]
+    less = [
+        f"{what}: {mine}, and {its} by the other"
+        for what, mine, its in (
+            ("tasks taken in the alarm", one.during, other.during),
+            ("webhooks delivered", one.webhooks, other.webhooks),
+        )
+        if mine < its
+    ]
+    more = [
+        f"{what}: {mine}, and {its} by the other"
+        for what, mine, its in (
+            ("tasks taken again", one.again, other.again),
+            ("webhooks delivered again", one.copies, other.copies),
+        )
+        if mine > its
+    ]
+    return ends + less + more

@@ -88,7 +88,7 @@ class Release(Startable):
         """Start a workload's container. It ends with the release, if nobody ends it before."""
         stored = self.inject(pod(workload, self.name))
         amqp = f"amqp://guest:guest@127.0.0.1:{self.proxies[workload].port}/{self.name}"
-        container = _container(stored, self, self._folder / workload, amqp)
+        container = _container(stored, self, Path(tempfile.mkdtemp(dir=self._folder)) / "api", amqp)
         return self._exit.enter_context(container)
 
 

@@ -20,6 +20,7 @@ from webhook.settings import Profile, Settings
 Json = dict[str, Any]
 
 PROVENANCE = "plane-webhook/provenance"
+INJECTED = "plane-webhook/injected"
 ANNOTATIONS_LIMIT = 256 * 1024
 GUNICORN = ("GUNICORN_MAX_REQUESTS", "GUNICORN_MAX_REQUESTS_JITTER")
 CELERY = ("CELERY_TASK_PUBLISH_RETRY", "CELERY_BROKER_POOL_LIMIT")
@@ -123,7 +124,7 @@ def without_injection(patched: Json, original: Json) -> Json:
     """Return `patched` without what the documentation says that we add to `original`; anything else stays."""
     pod = copy.deepcopy(patched)
     spec = pod.get("spec") or {}
-    for container, old in zip(spec.get("containers") or [], _list(original.get("spec"), "containers"), strict=True):
+    for container, old in containers(pod, original):
         extra = len(container.get("command") or []) - len(old.get("command") or [])
         assert extra in (0, PREFIX_WORDS)
         if extra:
@@ -138,6 +139,16 @@ def without_injection(patched: Json, original: Json) -> Json:
         assert volume == {"name": volume["name"], "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
     _cut_annotation(pod, original)
     return pod
+
+
+def containers(pod: Json, other: Json) -> list[tuple[Json, Json]]:
+    """The containers of two pods side by side, init containers too."""
+    specs = pod.get("spec"), other.get("spec")
+    return [
+        pair
+        for place in ("containers", "initContainers")
+        for pair in zip(_list(specs[0], place), _list(specs[1], place), strict=True)
+    ]
 
 
 def same(one: object, other: object) -> bool:
@@ -165,9 +176,10 @@ def _cut_annotation(pod: Json, original: Json) -> None:
     if old is None:
         _restore(pod, original, "metadata", {"annotations"})
     elif old.get("annotations") is None:
-        _restore(pod["metadata"], old, "annotations", {PROVENANCE})
+        _restore(pod["metadata"], old, "annotations", {PROVENANCE, INJECTED})
     else:
         _restore(pod["metadata"]["annotations"], old["annotations"], PROVENANCE)
+        _restore(pod["metadata"]["annotations"], old["annotations"], INJECTED)
 
 
 def _restore(tree: Json, old: Json, key: str, expected: set[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from webhook.manifest import ManifestError, dump, read, workloads
+from webhook.manifest import ManifestError, dump, read
 
 # Each was given to sigs.k8s.io/yaml v1.6.0, which is what kubectl and helm read YAML with.
 SCALARS: dict[str, Any] = {
@@ -144,40 +144,12 @@ BAD = {
     "kind: A\nx: &a [*a]\n": "f: document 1 (line 1): has no form in JSON: Circular reference",
     "kind: A\nx: !!float nan\n": "f: document 1 (line 1): has no form in JSON: Out of range float",
     "kind: A\n---\nkind: B\nx: " + "[" * 2000: "nested too deeply",
-    "kind: Deployment\n": "f: document 1 (line 1): Deployment: spec.template is missing or holds no keys",
-    "kind: CronJob\nspec: {jobTemplate: {spec: [1]}}": "CronJob: spec.jobTemplate.spec.template is missing or holds no",
-    "kind: List\nitems: [{kind: A}, 1]": "f: document 1 (line 1): an item of the list has no `kind`",
-    "kind: List\nitems: {a: b}": "f: document 1 (line 1): List: items is no list",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "said"), BAD.items(), ids=[text[:40] for text in BAD])
 def test_bad_input_names_document_and_line(text: str, said: str) -> None:
     with pytest.raises(ManifestError) as caught:
-        [each for document in read(text, "f") for each in workloads(document)]
+        list(read(text, "f"))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-TEMPLATE = "template: {metadata: {name: t}, spec: {containers: []}}"
-MIXED = "{kind: Secret}, {kind: PodList, items: [{kind: Pod, metadata: {name: b}}]}"
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        (f"{{kind: Deployment, metadata: {{name: d, namespace: ns}}, spec: {{{TEMPLATE}}}}}", ["Deployment ns/d"]),
-        (f"{{kind: Job, metadata: {{generateName: j-}}, spec: {{{TEMPLATE}}}}}", ["Job j-"]),
-        (f"{{kind: CronJob, spec: {{jobTemplate: {{spec: {{{TEMPLATE}}}}}}}}}", ["CronJob ?"]),
-        (f"{{kind: PodTemplate, metadata: {{name: p}}, {TEMPLATE}}}", ["PodTemplate p"]),
-        ("{kind: Pod, metadata: {name: p}, spec: {containers: []}}", ["Pod p"]),
-        ("{kind: Pod, metadata: [1]}", ["Pod ?"]),
-        ("{kind: ConfigMap, data: {a: 'kind: Pod'}}", []),
-        ("{kind: List, items: null}", []),
-        ("{kind: BlockList}", []),
-        (f"{{kind: List, items: [{{kind: Pod, metadata: {{name: a}}}}, {MIXED}]}}", ["Pod a", "Pod b"]),
-    ],
-)
-def test_what_makes_pods_is_found(text: str, names: list[str]) -> None:
-    (document,) = read(text, "f")
-    assert [str(each) for each in workloads(document)] == names

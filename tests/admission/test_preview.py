@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import subprocess
 import sysconfig
@@ -14,8 +16,9 @@ import pytest
 
 from tests.admission import oracle
 from webhook import cli
-from webhook.manifest import read, workloads
-from webhook.preview import preview
+from webhook.manifest import read
+from webhook.preview import Source, preview, shown
+from webhook.preview.templates import workloads
 from webhook.settings import Settings, parse
 
 PROGRAM = str(Path(sysconfig.get_path("scripts"), "plane-webhook"))
@@ -91,14 +94,13 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
     ("text", "config", "code"),
     [
         (API, "", 0),
-        (BARE, "", 0),
+        (BARE, "", 1),
         (WORKER, "", 0),
         (WORKER, "workloads: [api]", 1),
         (WORKER, "workloads: [worker]", 0),
         (WEB, "", 1),
         ("", "", 1),
         ("# nothing\n---\n", "", 1),
-        (BARE, "precedence: chart", 1),
         (WEB + "---\n" + API, "", 0),
         ("kind: X\n---\n- 1\n", "", 2),
         (API, "envs: {}", 2),
@@ -166,11 +168,10 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
     assert err.startswith(f"plane-webhook: {path}: {said}")
 
 
-@pytest.mark.parametrize("missing", ["nowhere.yaml", "."])
-def test_a_file_that_can_not_be_read(capsys: pytest.CaptureFixture[str], missing: str) -> None:
-    code, out, err = command(capsys, missing)
+def test_a_file_that_can_not_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = command(capsys, "nowhere.yaml")
     assert (code, out) == (2, "")
-    assert err.startswith(f"plane-webhook: {missing}: can't be read: ")
+    assert err.startswith("plane-webhook: nowhere.yaml: can't be read: ")
 
 
 def test_wrong_arguments_are_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,10 +185,10 @@ def test_wrong_arguments_are_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_diff_can_be_read_by_a_person() -> None:
-    shown = preview([("f", f"{API}---\n{WEB}---\n{WORKER}---\n{BARE}")], Settings()).diff()
+    text = shown.diff(preview([Source("f", f"{API}---\n{WEB}---\n{WORKER}---\n{BARE}")], Settings()))
     for pattern, name in ((r"[\d,]+ bytes", "N bytes"), (r"'\{.*\}'", "'JSON'")):
-        shown = re.sub(pattern, name, shown)
-    assert shown.startswith((Path(__file__).parent / "fixtures" / "preview.diff").read_text(encoding="utf-8"))
+        text = re.sub(pattern, name, text)
+    assert text.startswith((Path(__file__).parent / "fixtures" / "preview.diff").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
@@ -208,13 +209,13 @@ def test_the_diff_can_be_read_by_a_person() -> None:
     ],
 )
 def test_it_says_how_long_a_publish_may_take(config: str, said: str) -> None:
-    assert said in preview([("f", API)], parse(config)).diff()
+    assert said in shown.diff(preview([Source("f", API)], parse(config)))
 
 
 def test_json_has_a_row_for_each_workload_and_patches_that_apply() -> None:
     text = f"{WEB}---\n{API}---\n{WORKER}---\n{BARE}"
     settings = parse("workloads: [api]")
-    report = json.loads(preview([("f", text)], settings).json())
+    report = json.loads(shown.json_report(preview([Source("f", text)], settings)))
     rows = report["workloads"]
     assert [(row["workload"], row["reason"], row["document"], row["line"]) for row in rows] == [
         ("Deployment web", "not-plane", 1, 1),
@@ -223,7 +224,9 @@ def test_json_has_a_row_for_each_workload_and_patches_that_apply() -> None:
         ("Deployment plane/bare-api-wl", "not-effective", 4, 29),
     ]
     assert rows[1]["risks"] == ["rotation-off-no-memory-limit"]
-    for row, document, after in zip(rows, read(text, "f"), preview([("f", text)], settings).documents, strict=True):
+    for row, document, after in zip(
+        rows, read(text, "f"), preview([Source("f", text)], settings).documents, strict=True
+    ):
         patched = jsonpatch.apply_patch(document.tree["spec"]["template"], row["patch"])
         assert patched == after.tree["spec"]["template"]
 
@@ -244,21 +247,21 @@ def test_several_files_and_namespaces(file: Any, capsys: pytest.CaptureFixture[s
 
 def test_yaml_applies_changes_nothing_else_and_is_the_same_the_second_time() -> None:
     text = f"{TRICKY}---\n{API}---\n{WEB}---\n{BARE}"
-    first = preview([("f", text)], Settings())
-    written = first.yaml()
+    first = preview([Source("f", text)], Settings())
+    written = shown.yaml(first)
     before, after = ([document.tree for document in read(each, "f")] for each in (text, written))
     assert [document.tree for document in first.documents] == after
     for old, new in zip(before, after, strict=True):
         if "template" in new.get("spec", {}):
             new["spec"]["template"] = oracle.without_injection(new["spec"]["template"], old["spec"]["template"])
         assert oracle.same(old, new)
-    second = preview([("f", written)], Settings())
-    assert second.yaml() == written
+    second = preview([Source("f", written)], Settings())
+    assert shown.yaml(second) == written
     assert second.reached
     assert [change.decision.reason.value for change in second.changes] == [
         "already-injected", "not-plane", "not-effective",
     ]  # fmt: skip
-    assert "\n0 of 3 workloads would change." in second.diff()
+    assert "\n0 of 3 workloads would change." in shown.diff(second)
 
 
 CONTAINERS = "containers: [{name: a, env: null, command: [./bin/docker-entrypoint-api.sh]}]"
@@ -275,9 +278,11 @@ CONTAINERS = "containers: [{name: a, env: null, command: [./bin/docker-entrypoin
     ],
 )
 def test_each_kind_that_makes_pods_is_changed_in_what_is_written(text: str, changed: int) -> None:
-    result = preview([("f", text)], Settings())
+    result = preview([Source("f", text)], Settings())
     assert [change.decision.reason.value for change in result.changes] == ["injected"] * changed
-    templates = [each.template for document in read(result.yaml(), "f") for each in workloads(document)]
+    templates = [
+        each.template for document in read(shown.yaml(result), "f") for each in workloads(document, lambda _: False)
+    ]
     assert len(templates) == changed
     for template in templates:
         assert template["spec"]["containers"][0]["command"][0] == "/bin/sh"
@@ -289,9 +294,159 @@ def test_preview_decides_as_the_webhook_does() -> None:
     settings = parse("publish: {confirm: false}\nnamespaces: {plane: {precedence: chart}}")
     for text in (API, WEB, WORKER, BARE):
         (document,) = read(text, "f")
-        (change,) = preview([("f", text)], settings).changes
+        (change,) = preview([Source("f", text)], settings).changes
         template = document.tree["spec"]["template"]
         outcome = oracle.admit(template, settings, namespace=change.workload.namespace)
         assert outcome.pod == change.workload.template
         assert outcome.answer.reason == change.decision.reason
         assert outcome.answer.risks == tuple(risk.value for risk in change.decision.risks)
+
+
+# --- any kind, any folder, any namespace
+
+ROLLOUT = API.replace("apps/v1", "argoproj.io/v1alpha1").replace("Deployment", "Rollout")
+CONSUMER = API.replace("plane-api-wl", "plane-agent-wl").replace("api-ee", "agent-consumer")
+POLLER = API.replace("plane-api-wl", "plane-poller-wl").replace("api-ee", "outbox-poller")
+NEW = API.replace("plane-api-wl", "plane-new-wl").replace("api-ee", "dbos-worker")
+SCRIPT = "kind: ConfigMap\nmetadata: {name: scripts}\ndata: {start.sh: exec ./bin/docker-entrypoint-api.sh}\n"
+SIDECAR = API.replace("      containers:", "      initContainers:").replace(
+    "image: makeplane", "restartPolicy: Always\n          image: makeplane"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "workload"),
+    [
+        (ROLLOUT, "injected", "api"),
+        (CONSUMER, "injected", "consumer"),
+        (SIDECAR + "      containers: [{name: web, image: web}]\n", "injected", "api"),
+        (POLLER, "other-means", ""),
+        (NEW, "not-known", ""),
+        (API.replace("api-ee", "migrator"), "not-a-publisher", ""),
+    ],
+)
+def test_whatever_a_user_renders_is_decided(text: str, reason: str, workload: str) -> None:
+    (change,) = preview([Source("f", text)], Settings()).changes
+    assert (change.decision.reason, change.decision.workload) == (reason, workload)
+    assert bool(change.operations) is (reason == "injected")
+
+
+def test_what_can_not_be_judged_is_said_in_each_form(file: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = file(f"{API}---\n{SCRIPT}")
+    said = "ConfigMap scripts: can't be judged: data.start.sh speaks of Plane and is part of no pod template"
+    for output in ("diff", "summary"):
+        assert said in command(capsys, path, "--output", output)[1].splitlines()
+    (row,) = json.loads(command(capsys, path, "--output", "json")[1])["unjudged"]
+    assert (row["object"], row["where"]) == ("ConfigMap scripts", f"{path}: document 2 (line 13)")
+    code, out, err = command(capsys, path, "--output", "yaml")
+    assert code == 0
+    assert "can't be judged" not in out
+    assert err == f"plane-webhook: {said}\n"
+
+
+def test_a_template_of_another_kind_that_is_none_is_named_and_the_rest_decided() -> None:
+    broken = "kind: Rollout\nmetadata: {name: r}\nspec: {template: {spec: {containers: [{command: x}]}}}\n"
+    result = preview([Source("f", f"{broken}---\n{API}")], Settings())
+    assert len(result.changes) == 1
+    assert [str(each)[:53] for each in result.unjudged] == ["Rollout r: can't be judged: not a pod template: Expec"]
+
+
+def test_a_namespace_for_manifests_that_name_none(file: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    config = file("namespaces: {plane: {workloads: [worker]}}", "config.yaml")
+    path = file(f"{API.replace(', namespace: plane', '')}---\n{API.replace('namespace: plane', 'namespace: other')}")
+    arguments = [path, "--config", config, "--output", "json"]
+    for options, reasons, namespaces in (
+        ([], ["injected", "injected"], ["", "other"]),
+        (["--namespace", "plane"], ["not-asked", "injected"], ["plane", "other"]),
+    ):
+        rows = json.loads(command(capsys, *arguments, *options)[1])["workloads"]
+        assert [row["reason"] for row in rows] == reasons
+        assert [row["namespace"] for row in rows] == namespaces
+
+
+def test_a_folder_is_read_whole_and_what_is_no_manifest_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = tmp_path / "release"
+    for name, text in (
+        ("b/worker.yml", WORKER),
+        ("a/api.yaml", API),
+        ("web.json", json.dumps({"kind": "Pod", "metadata": {"name": "w"}, "spec": {"containers": []}})),
+        ("values.yaml", "replicas: 1\n"),
+        ("templates/x.yaml", "kind: {{ .Values.kind }}\n"),
+        ("notes.txt", "kind: Pod"),
+        (".git/hidden.yaml", "x"),
+    ):
+        (release / name).parent.mkdir(parents=True, exist_ok=True)
+        (release / name).write_text(text, encoding="utf-8")
+    code, out, err = command(capsys, str(release), "--output", "json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert [row["source"] for row in report["workloads"]] == [
+        f"{release}/{name}" for name in ("a/api.yaml", "b/worker.yml", "web.json")
+    ]
+    assert [each["where"] for each in report["unjudged"]] == [
+        f"{release}/{name}" for name in ("templates/x.yaml", "values.yaml")
+    ]
+    assert report["unjudged"][1]["why"] == "document 1 (line 1): not a Kubernetes object: it has no `kind`"
+    (tmp_path / "empty").mkdir()
+    assert command(capsys, str(tmp_path / "empty")) == (
+        2, "", f"plane-webhook: {tmp_path}/empty: no file in this folder ends in .yaml, .yml or .json\n",
+    )  # fmt: skip
+
+
+def test_the_summary_is_a_table_and_explains_its_codes() -> None:
+    text = f"{WEB}---\n{API}---\n{CONSUMER}---\n{POLLER}---\n{NEW}---\n{BARE}---\n{SCRIPT}"
+    lines = shown.summary(preview([Source("f", text)], Settings())).splitlines()
+    assert lines[:8] == [
+        "WORKLOAD                          CONTAINER  RUNS      DECISION       RISKS",
+        "Deployment web                    -          -         not-plane",
+        "Deployment plane/plane-api-wl     api        api       injected       rotation-off-no-memory-limit",
+        "Deployment plane/plane-agent-wl   api        consumer  injected",
+        "Deployment plane/plane-poller-wl  api        -         other-means",
+        "Deployment plane/plane-new-wl     api        -         not-known",
+        "Deployment plane/bare-api-wl      api        api       not-effective",
+        "",
+    ]
+    codes = [line.partition(":")[0] for line in lines[8:-2]]
+    assert codes == [
+        "not-plane", "injected", "other-means", "not-known", "not-effective", "rotation-off-no-memory-limit",
+    ]  # fmt: skip
+    assert lines[-2].startswith("ConfigMap scripts: can't be judged: ")
+    assert lines[-1] == "2 of 6 workloads would change."
+    several = shown.summary(preview([Source("a.yaml", API), Source("b.yaml", WEB)], Settings())).splitlines()
+    assert [line.split()[0] for line in several[:3]] == ["SOURCE", "a.yaml", "b.yaml"]
+    assert shown.summary(preview([], Settings())) == "0 of 0 workloads would change."
+
+
+def terminal(path: str, output: str, **env: str) -> str:
+    """What preview shows on a terminal of its own."""
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [PROGRAM, "preview", path, "--output", output],
+        stdout=theirs, env={"PATH": "/usr/bin:/bin", "TERM": "xterm", **env}, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(theirs)
+    seen = b""
+    try:
+        while piece := os.read(ours, 65536):
+            seen += piece
+    except OSError:  # Linux's way to say that nobody writes any more
+        pass
+    finally:
+        os.close(ours)
+    assert done.returncode == 0
+    return seen.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("output", ["diff", "summary"])
+def test_colours_are_for_terminals_and_for_those_who_want_them(file: Any, output: str) -> None:
+    path = file(WEB + "---\n" + CONSUMER.replace("api-wl", "x"))
+    plain = run(path, "--output", output).stdout
+    assert "\x1b" not in plain
+    # A pty holds 4 kB until it is read: a small text.
+    coloured = terminal(path, output)
+    assert "\x1b[32m" in coloured
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
+    assert terminal(path, output, NO_COLOR="1") == terminal(path, output, TERM="dumb") == plain
+    assert "\x1b" in terminal(path, output, NO_COLOR="")

@@ -30,7 +30,7 @@ def test_the_defaults_are_what_operators_asked_for() -> None:
         "spool_bytes": 128 << 20,
     }
     assert profile.publish.worst_case == 6.0
-    assert (profile.precedence, profile.workloads) == ("webhook", ("api", "worker", "beat"))
+    assert (profile.precedence, profile.workloads) == ("webhook", ("api", "worker", "beat", "consumer"))
 
 
 def test_variables_are_texts_as_python_writes_them() -> None:
@@ -147,7 +147,7 @@ WRONG = {
     "precedence: Chart": "precedence: should be 'webhook' or 'chart'; found \"Chart\"",
     "workloads: []": "workloads: should name at least one; found a list",
     "workloads: [api, api]": "workloads: each value may stand once only",
-    "workloads: [api, worke]": "workloads.1: should be 'api', 'worker' or 'beat'; found \"worke\"",
+    "workloads: [api, worke]": "workloads.1: should be 'api', 'worker', 'beat' or 'consumer'; found \"worke\"",
     "images: ['x:v1']": "images.0: should be an image's name without tag and digest, such as makeplane/plane-backend",
     "images: ['x@sha256:0']": "images.0: should be an image's name without tag and digest",
     "images: [\"x') || true || ('\"]": "images.0: should be an image's name without tag and digest",

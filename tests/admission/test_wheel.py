@@ -18,6 +18,7 @@ certs/checking.py
 certs/issuing.py
 webhook/__init__.py
 webhook/admission/__init__.py
+webhook/admission/guard.py
 webhook/admission/injection.py
 webhook/admission/reasons.py
 webhook/admission/review.py
@@ -43,7 +44,9 @@ webhook/payload/lib/plane_webhook_settings.py
 webhook/payload/proof.py
 webhook/payload/shim.sh
 webhook/payload/spool.sh
-webhook/preview.py
+webhook/preview/__init__.py
+webhook/preview/shown.py
+webhook/preview/templates.py
 webhook/server/__init__.py
 webhook/server/app.py
 webhook/server/certificate.py

@@ -24,6 +24,7 @@ Pod = dict[str, Any]
 WEBHOOK = "inject.pods.plane-webhook"
 INJECT = {"plane-webhook/inject": "enabled"}
 PROVENANCE = "plane-webhook/provenance"
+SHORT = "plane-webhook/injected"
 ENTRYPOINT = "./bin/docker-entrypoint-api.sh"
 
 # The words that stand before Plane's own: /bin/sh -c GUARD plane-webhook, and the guard's three texts.
@@ -49,6 +50,11 @@ def create(
         content=body or json.dumps(pod),
         headers={"content-type": "application/json"},
     )
+
+
+def containers(pod: Pod) -> list[dict[str, Any]]:
+    """Return the pod's containers, then its init containers."""
+    return [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
 
 
 def injected(pod: Pod) -> bool:
@@ -143,16 +149,17 @@ def essence(pod: Pod) -> Pod:
 def without_injection(pod: Pod) -> Pod:
     """Return the pod as it would be had the webhook not been there, if all that it does is what it says it does."""
     pod = copy.deepcopy(pod)
+    short = _pop(pod["metadata"], "annotations", SHORT)
     provenance = json.loads(_pop(pod["metadata"], "annotations", PROVENANCE))
+    assert short.split(",") == list(dict.fromkeys(report["workload"] for report in provenance["containers"]))
     ours = {}
     for report in provenance["containers"]:
-        container = next(each for each in pod["spec"]["containers"] if each["name"] == report["name"])
-        if container.get("command"):
-            head, container["command"] = container["command"][:_PREFIX], container["command"][_PREFIX:]
-            assert [head[0], head[1], head[3]] == ["/bin/sh", "-c", "plane-webhook"]
-            mount = _take(container, "volumeMounts", "mountPath", "/plane-webhook")
-            assert mount.keys() == {"name", "mountPath"}
-            ours[mount["name"]] = True
+        container = next(each for each in containers(pod) if each["name"] == report["name"])
+        head, container["command"] = container["command"][:_PREFIX], container["command"][_PREFIX:]
+        assert [head[0], head[1], head[3]] == ["/bin/sh", "-c", "plane-webhook"]
+        mount = _take(container, "volumeMounts", "mountPath", "/plane-webhook")
+        assert mount.keys() == {"name", "mountPath"}
+        ours[mount["name"]] = True
         for name in report["set"]:
             assert _take(container, "env", "name", name).keys() == {"name", "value"}
     for name in ours:

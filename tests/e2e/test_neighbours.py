@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lab.process import wait_for
-from tests.e2e.cluster import ENTRYPOINT, INJECT, api_pod, create, essence, injected, registered, unharmed
+from tests.e2e.cluster import ENTRYPOINT, INJECT, PROVENANCE, api_pod, create, essence, injected, registered, unharmed
 from tests.e2e.neighbour import neighbour, registration
 
 if TYPE_CHECKING:
@@ -42,6 +43,20 @@ def prepend_a_launcher(pod: Pod) -> Operations:
         at: each["command"] for at, each in enumerate(pod["spec"]["containers"]) if LAUNCHER not in each["command"]
     }
     return [op for at in commands for op in add(f"/spec/containers/{at}/command/0", LAUNCHER)]
+
+
+def move_all_into_args(pod: Pod) -> Operations:
+    """What every `launcher run --` does."""
+    containers = [(f"/spec/containers/{at}", each) for at, each in enumerate(pod["spec"]["containers"])]
+    return [
+        op
+        for path, each in containers
+        if LAUNCHER not in each["command"]
+        for op in (
+            *add(f"{path}/args", ["--", *each["command"], *each.get("args", [])]),
+            *add(f"{path}/command", [LAUNCHER, "run"]),
+        )
+    ]
 
 
 def put_a_sidecar_first(pod: Pod) -> Operations:
@@ -86,12 +101,13 @@ def drop_what_is_not_theirs(_: Pod) -> Operations:
 
 
 def guards(container: dict[str, Any]) -> int:
-    return container["command"].count("plane-webhook")
+    return [*container["command"], *container.get("args", [])].count("plane-webhook")
 
 
 # What the neighbour does, and what ours says when it is called again afterwards.
 DEEDS = [
     (prepend_a_launcher, "already-injected"),
+    (move_all_into_args, "already-injected"),
     (put_a_sidecar_first, "already-injected"),
     (put_another_api_first, "injected"),
     (add_variables, "already-injected"),
@@ -99,6 +115,24 @@ DEEDS = [
     (replace_the_command, "injected"),
     (drop_what_is_not_theirs, "injected"),
 ]
+
+
+def check_theirs(deed: str, stored: Pod, ours: dict[str, Any]) -> None:
+    """Assert that what the neighbour did is there, once."""
+    match deed:
+        case "prepend_a_launcher":
+            assert ours["command"].count(LAUNCHER) == 1
+        case "move_all_into_args":
+            assert [*ours["command"], *ours["args"]].count(LAUNCHER) == 1
+            assert ours["args"].count(ENTRYPOINT) == 1
+        case "put_a_sidecar_first" | "put_another_api_first":
+            assert stored["spec"]["containers"].index(ours) == 1
+        case "add_variables":
+            assert sum(each["name"] == "NEIGHBOUR" for each in ours["env"]) == 1
+        case "replace_the_command":
+            assert ours["command"][-2:] == [ENTRYPOINT, "--theirs"]
+        case "drop_what_is_not_theirs":
+            assert stored["metadata"]["annotations"]["theirs"] == "x"
 
 
 @pytest.mark.parametrize("name", [BEFORE, AFTER])
@@ -135,24 +169,18 @@ def test_each_keeps_its_own_and_ours_is_there_once(
     assert injected(stored)
     (ours,) = [each for each in stored["spec"]["containers"] if each["name"] == "api"]
     assert guards(ours) == 1
-    assert ours["args"] == ["--an", "argument"]
+    assert ours["args"][-2:] == ["--an", "argument"]
+    assert len(ours["args"]) == 2 or patch is move_all_into_args
+    if policy == "IfNeeded":
+        reports = json.loads(stored["metadata"]["annotations"][PROVENANCE])["containers"]
+        assert [(len(each["set"]), each["kept"]) for each in reports if each["name"] == "api"] == [(4, [])]
     (volume,) = [each["name"] for each in ours["volumeMounts"] if each["mountPath"] == "/plane-webhook"]
     (memory,) = [each["emptyDir"] for each in stored["spec"]["volumes"] if each["name"] == volume]
     assert memory == {"medium": "Memory", "sizeLimit": "1Mi"}
     assert {each["name"]: each.get("value") for each in ours["env"]}["GUNICORN_MAX_REQUESTS"] == "0"
     for other in (each for each in stored["spec"]["containers"] if each["name"] != "api"):
         assert guards(other) == (other["name"] == "another")
-    match patch.__name__:
-        case "prepend_a_launcher":
-            assert ours["command"].count(LAUNCHER) == 1
-        case "put_a_sidecar_first" | "put_another_api_first":
-            assert stored["spec"]["containers"].index(ours) == 1
-        case "add_variables":
-            assert sum(each["name"] == "NEIGHBOUR" for each in ours["env"]) == 1
-        case "replace_the_command":
-            assert ours["command"][-2:] == [ENTRYPOINT, "--theirs"]
-        case "drop_what_is_not_theirs":
-            assert stored["metadata"]["annotations"]["theirs"] == "x"
+    check_theirs(patch.__name__, stored, ours)
     expected = ["injected", again] if name == AFTER else ["injected"]
 
     def said() -> list[str]:

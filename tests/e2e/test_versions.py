@@ -54,4 +54,8 @@ def test_the_registration_is_taken_as_it_is_and_acted_upon(
             assert injected(create(plane, namespace, api_pod(), dry_run=True).json())
             other = api_pod(command=["./bin/docker-entrypoint-beat.sh"])
             assert injected(create(plane, namespace, other, dry_run=True).json()) == (configuration is None)
+            beside = api_pod(image="i", command=["sleep"])
+            beside["spec"]["initContainers"] = [{**api_pod()["spec"]["containers"][0], "restartPolicy": "Always"}]
+            beside["spec"]["containers"][0]["name"] = "main"
+            assert injected(create(plane, namespace, beside, dry_run=True).json())
             assert create(plane, namespace, {"metadata": {"name": "x"}, "spec": {}}).status_code == 422

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import certs
@@ -125,6 +125,13 @@ def test_all_files_are_written_or_none(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert read(tmp_path) == before
     assert names(tmp_path) == sorted(FILES)
+
+
+def test_an_authority_that_can_not_be_read_is_not_called_unwritable(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").mkdir()
+    with pytest.raises(certs.CertificateError, match=r"ca\.crt can't be read \(Is a directory\)"):
+        certs.issue(tmp_path, ["a.example"], days=1, force=True, now=NOW)
+    assert names(tmp_path) == ["ca.crt"]
 
 
 def test_a_directory_that_can_not_be_written_to(tmp_path: Path) -> None:
@@ -296,6 +303,7 @@ def test_an_authority_that_expires_before_its_leaf_is_named() -> None:
         certs.check(leaf, key, authority, now=NOW + timedelta(days=3))
 
 
+@settings(deadline=None)  # a loaded machine takes its time
 @given(st.sampled_from(FILES), st.data())
 def test_damaged_files_are_a_sentence_and_never_a_crash(name: str, data: st.DataObject) -> None:
     def damaged(content: bytes) -> bytes:

@@ -153,6 +153,7 @@ def test_files_that_will_not_do_are_reported_and_the_old_certificate_goes_on(tmp
             wait_for(lambda: webhook.metric("certificate_reload_errors_total") == count, 15, complaint)  # noqa: B023
             line = webhook.lines(complaint, level="error")[-1]
             assert str(directory) in line["message"]
+            assert line["serving"] == "the one before"
             assert serial_met(webhook) == serial
             assert post(webhook.connect(trust), review())[0] == 200
             assert webhook.get("/readyz") == (200, "ready\n")  # what is being served is good
@@ -185,7 +186,8 @@ def test_a_certificate_may_come_after_the_server(tmp_path: Path, log: Path) -> N
         )
         assert webhook.get("/livez")[0] == 200  # a restart would not bring one
         assert webhook.metric("certificate_not_after_timestamp_seconds") == 0
-        assert webhook.lines("tls.crt and tls.key", level="error")
+        (line,) = webhook.lines("tls.crt and tls.key", level="error")
+        assert line["serving"] == "nothing that clients trust"
         issue(directory)
         wait_for(webhook.ready, 15, "the webhook is ready")
         assert post(webhook.connect(), review())[0] == 200
@@ -217,9 +219,13 @@ def test_a_certificate_that_expires_while_it_serves_stops_being_ready(tmp_path: 
         wait_for(lambda: serial_met(webhook) == serial_in(directory), 15, "the new certificate is met")
         assert webhook.ready()
         wait_for(lambda: not webhook.ready(), 15, "the certificate expires")
-        wait_for(lambda: webhook.lines("expired on", level="error"), 15, "the log says so")
+        (line,) = wait_for(lambda: webhook.lines("expired on", level="error"), 15, "the log says so")
+        assert line["serving"] == "one that clients refuse"
         assert "expired on" in webhook.get("/readyz")[1]
         assert webhook.get("/livez")[0] == 200
+        break_key(directory)
+        (line,) = wait_for(lambda: webhook.lines("tls.key does not belong", level="error"), 15, "the log says so")
+        assert line["serving"] == "one that clients refuse"
         issue(directory, force=True)
         wait_for(webhook.ready, 15, "a new one is taken")
 

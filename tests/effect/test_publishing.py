@@ -1,4 +1,4 @@
-"""What the payload does to a process that publishes, against a real RabbitMQ and Redis, on the oldest and newest packages.
+"""What the payload does to a process that publishes, with a real RabbitMQ and Redis, on the oldest and newest packages.
 
 Each test runs a few lines in a Python of Plane's image, without Django: `install()` is called as the overlay does.
 """
@@ -10,7 +10,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import amqp
 import pytest
@@ -76,7 +76,7 @@ class Client:
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
         )
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -241,6 +241,29 @@ def test_an_answer_to_another_message_is_none(image: images.Image, proxy: Proxy,
         proxy.at_publish(AtPublish())
         client.go_on()
         assert set(arrive(broker, 7)) == {"first", *names(5), "last"}
+
+
+BEATS = """
+send("first")
+wait()
+for n in range(26):
+    time.sleep(0.5)
+    send("kept-%d" % n)
+"""
+
+
+def test_the_broker_s_signs_of_life_delay_nothing(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """It sends a heartbeat each five seconds; between two of them nothing may be waited for."""
+    with Client(image, url(proxy), redis, BEATS) as client:
+        client.run()
+        told = client.go_on()
+        log = client.log()
+    assert sent(told)
+    assert "in trouble" not in log
+    assert proxy.accepted == 1
+    assert len(arrive(broker, 27)) == 27
 
 
 HALF = """

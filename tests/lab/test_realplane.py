@@ -17,6 +17,8 @@ from bench.plane.arrivals import Arrival, Arrivals
 from bench.plane.flows import Walk, differences
 from bench.plane.outage import Seen
 from bench.plane.traffic import Request, new_mark, sign_in
+from bench.plane.worker import Seen as OfWorker
+from bench.plane.worker import worse
 from lab.cache import LabError
 from lab.fixtures import need
 from lab.kubelet import materialise
@@ -97,6 +99,13 @@ def test_walks_differ_where_a_status_or_a_number_of_tasks_does() -> None:
     )
     assert differences(one, one) == []
     assert differences(one, other) == ["GET /: 200 by a, 500 by b", "u: 0 by a, 2 by b"]
+
+
+def test_a_worker_that_lives_and_does_nothing_is_worse() -> None:
+    upstream = OfWorker(answers=Counter({201: 15}), during=3, exits=[], tasks=93, again=8, webhooks=15, copies=1)
+    ours = OfWorker(answers=Counter({201: 15}), during=3, exits=[], tasks=8, again=0, webhooks=0, copies=0)
+    assert worse(upstream, upstream) == []
+    assert worse(ours, upstream) == ["webhooks delivered: 0, and 15 by the other"]
 
 
 @pytest.mark.lab

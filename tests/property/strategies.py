@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from webhook.settings import Env, Profile, Publish, Settings
+from webhook.settings import Env, Profile, Publish, Settings, Workload
 
 Json = Any
 Trees = SearchStrategy[Any]
@@ -49,7 +49,7 @@ def fields(known: dict[str, Trees], **required: Trees) -> SearchStrategy[dict[st
 
 ENTRYPOINTS = tuple(
     f"{before}docker-entrypoint-{name}{after}"
-    for name in ("api", "worker", "beat", "migrator")
+    for name in ("api", "worker", "beat", "migrator", "agent-consumer", "outbox-poller", "new")
     for before in ("./bin/", "", "x-", "/code/bin/")
     for after in (".sh", "-ee.sh", ".sh.bak", "")
 )
@@ -72,8 +72,19 @@ pieces = (
 scripts = st.lists(pieces, max_size=6).map("".join) | st.lists(pieces, max_size=6).map(" ".join)
 words = pieces | scripts
 executed = st.sampled_from([each for each in ENTRYPOINTS if each.endswith(".sh") and "x-" not in each])
+direct = st.sampled_from(
+    (
+        ("gunicorn", "plane.asgi:application"),
+        ("celery", "-A", "plane", "worker"),
+        ("celery", "-A", "plane", "beat"),
+        ("python", "manage.py", "migrate"),
+        ("python3", "./manage.py", "sync"),
+        ("sh", "-c", "exec gunicorn x"),
+    )
+).map(list)
 plane_commands = (
-    executed.map(lambda entrypoint: [entrypoint])
+    direct
+    | executed.map(lambda entrypoint: [entrypoint])
     | st.tuples(st.lists(words, max_size=2), executed).map(lambda parts: [*parts[0], parts[1]])
     | st.tuples(scripts, executed, scripts).map(
         lambda parts: ["/bin/bash", "-c", f"{parts[0]}\nexec {parts[1]}\n{parts[2]}"]
@@ -113,6 +124,7 @@ volumes = st.lists(
 )
 resources = fields({"limits": st.dictionaries(st.sampled_from(("memory", "cpu")), json_trees), "requests": json_trees})
 IMAGES = (
+    "mirror/silo-commercial:v1",
     *("makeplane/plane-backend", "makeplane/backend-commercial:v1"),
     *("r.local:5000/makeplane/plane-backend@sha256:0", "web", "notmakeplane/plane-backend"),
 )
@@ -121,6 +133,7 @@ images = st.sampled_from(IMAGES) | texts
 CONTAINER = {
     "name": st.sampled_from(("api", "plane-app-api", "web")) | texts,
     "image": images,
+    "restartPolicy": st.sampled_from(("Always", "Never")),
     "command": commands,
     "args": st.lists(words, max_size=2),
     "env": env,
@@ -139,7 +152,7 @@ plane_containers = fields(
 )
 SPEC = {
     "containers": st.lists(containers, max_size=2),
-    "initContainers": st.lists(containers, max_size=1),
+    "initContainers": st.lists(containers | plane_containers, max_size=1),
     "volumes": volumes,
     "resources": resources,
 }
@@ -164,7 +177,7 @@ def damaged(draw: st.DrawFn, trees: SearchStrategy[Json]) -> Json:
     return holder[""]
 
 
-workload_lists = st.lists(st.sampled_from(("api", "worker", "beat")), min_size=1, unique=True).map(tuple)
+workload_lists = st.lists(st.sampled_from(get_args(Workload)), min_size=1, unique=True).map(tuple)
 counts = st.sampled_from((0, 1, 999_999_999))
 profiles = st.builds(
     Profile,
@@ -196,11 +209,14 @@ settings = st.builds(Settings, default=profiles, namespaces=st.dictionaries(st.j
 def changed_since(draw: st.DrawFn, patched: Json) -> Json:  # noqa: C901 - a list of ways
     """A pod that came out of the webhook, after others had their hands on it."""
     pod = copy.deepcopy(patched)
-    for container in pod["spec"]["containers"]:
+    for container in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or [])]:
         command = container.get("command")
         match draw(st.integers(0, 7)):
             case 0 if command:
                 command[:0] = draw(st.lists(words, min_size=1, max_size=2))
+            case 5 if command:
+                container["args"] = command + (container.get("args") or [])
+                container["command"] = draw(st.lists(words, min_size=1, max_size=2))
             case 1 if command:
                 container["command"] = draw(plane_commands)
             case 2:
@@ -217,5 +233,7 @@ def changed_since(draw: st.DrawFn, patched: Json) -> Json:  # noqa: C901 - a lis
         case 2:
             pod["metadata"]["annotations"]["plane-webhook/provenance"] = draw(forged)
         case 3:
+            pod["metadata"]["annotations"].pop("plane-webhook/injected", None)
+        case 4:
             pod["spec"]["containers"].insert(0, draw(plane_containers))
     return pod

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from tests.admission import oracle
 from tests.property import strategies
+from webhook import payload
 from webhook.admission import MalformedReview, Reason, answer
-from webhook.admission.target import ENTRYPOINT_MARKS
+from webhook.admission.target import ENTRYPOINT_MARK, FOREIGN_IMAGES
 from webhook.settings import Profile, Settings
 
-UNCHANGED = set(Reason) - {Reason.INJECTED, Reason.NOT_EFFECTIVE}
+UNCHANGED = set(Reason) - {Reason.INJECTED}
 
 
 @given(strategies.pods, strategies.settings)
@@ -35,8 +36,7 @@ def test_any_pod(pod: Any, settings: Settings) -> None:
         assert not again.patched
         assert (again.answer.workload, again.answer.container) == (outcome.answer.workload, outcome.answer.container)
         assert again.answer.risks == outcome.answer.risks
-        injected = outcome.answer.reason is Reason.INJECTED
-        assert again.answer.reason is (Reason.ALREADY_INJECTED if injected else Reason.NOT_EFFECTIVE)
+        assert again.answer.reason is Reason.ALREADY_INJECTED
 
 
 def check_patched(before: Any, after: Any, profile: Profile) -> None:
@@ -44,7 +44,7 @@ def check_patched(before: Any, after: Any, profile: Profile) -> None:
     old_names = Counter(each.get("name") for each in before["spec"].get("volumes") or [])
     new_names = Counter(each.get("name") for each in after["spec"].get("volumes") or [])
     assert all(count == 1 for name, count in new_names.items() if count > old_names[name])
-    for old, new in zip(before["spec"]["containers"], after["spec"]["containers"], strict=True):
+    for new, old in oracle.containers(after, before):
         assert new.get("args") == old.get("args")
         command = old.get("command") or []
         assert (new.get("command") or [])[-len(command) :] == command or not command
@@ -94,7 +94,9 @@ def test_an_injected_pod_that_was_changed_since(
     if outcome.patched:
         assert oracle.same(oracle.without_injection(outcome.pod, changed), changed)
         assert not oracle.admit(outcome.pod, second).patched
-    for old, new in zip(changed["spec"]["containers"], outcome.pod["spec"]["containers"], strict=True):
+    for new, old in oracle.containers(outcome.pod, changed):
+        words = (new.get("command") or []) + (new.get("args") or [])
+        assert words.count(payload.GUARD.replace("$", "$$")) <= 1
         before, after = (
             [resolved(mount.get("mountPath")) for mount in each.get("volumeMounts") or []] for each in (old, new)
         )
@@ -102,22 +104,16 @@ def test_an_injected_pod_that_was_changed_since(
 
 
 @given(strategies.pods, strategies.settings)
-def test_what_is_acted_on_bears_a_mark_that_the_match_condition_looks_for(pod: Any, settings: Settings) -> None:
+def test_what_is_planes_bears_a_mark_that_the_match_condition_looks_for(pod: Any, settings: Settings) -> None:
     """The text's half of it; that the condition's CEL finds the marks is tried on a real API server."""
     told = oracle.admit(pod, settings).answer
-    if told.reason not in (Reason.INJECTED, Reason.NOT_EFFECTIVE, Reason.ALREADY_INJECTED):
+    if told.reason in (Reason.NOT_PLANE, Reason.POD_UNREADABLE):
         return
-    profile = settings.profile("plane")
-    marks = [ENTRYPOINT_MARKS[workload] for workload in profile.workloads]
+    images = (*FOREIGN_IMAGES, *settings.profile("plane").images)
     assert any(
-        any(mark in word for mark in marks for word in (container.get("command") or []) + (container.get("args") or []))
-        or (
-            "api" in profile.workloads
-            and not container.get("command")
-            and not container.get("args")
-            and any(image in (container.get("image") or "") for image in profile.images)
-        )
-        for container in pod["spec"]["containers"]
+        any(ENTRYPOINT_MARK in word for word in (container.get("command") or []) + (container.get("args") or []))
+        or any(image in (container.get("image") or "") for image in images)
+        for container, _ in oracle.containers(pod, pod)
     )
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.property import strategies
 from webhook.manifest import ManifestError, dump, read
-from webhook.preview import preview
+from webhook.preview import Source, preview, shown
 from webhook.settings import Settings
 
 ODD = "0123456789.:-_+~#!&*?|>%@`'\"{}[],= \t\n\r\x85\u2028\ufeff\x7f\x9f\x00yYnNoOeExX<$\\"
@@ -48,9 +48,9 @@ def test_any_text(text: str) -> None:
 @given(st.lists(strategies.plane_pods, min_size=1, max_size=2), strategies.settings)
 def test_preview_of_any_pod_is_the_same_the_second_time(pods: list[Any], chosen: Settings) -> None:
     text = json.dumps({"kind": "List", "items": [{**pod, "kind": "Pod"} for pod in pods]})
-    first = preview([("f", text)], chosen)
-    second = preview([("f", first.yaml())], chosen)
+    first = preview([Source("f", text)], chosen)
+    second = preview([Source("f", shown.yaml(first))], chosen)
     assert not any(change.operations for change in second.changes)
-    assert second.yaml() == first.yaml()
-    assert f" of {len(pods)} workloads would change." in first.diff()
-    assert len(json.loads(first.json())["workloads"]) == len(pods)
+    assert shown.yaml(second) == shown.yaml(first)
+    assert f" of {len(pods)} workloads would change." in shown.diff(first)
+    assert len(json.loads(shown.json_report(first))["workloads"]) == len(pods)

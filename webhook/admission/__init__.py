@@ -12,7 +12,7 @@ from webhook.admission import injection, review
 from webhook.admission.injection import Injection
 from webhook.admission.reasons import Reason, Risk
 from webhook.admission.review import MalformedReview, Pod
-from webhook.admission.target import targets
+from webhook.admission.target import Target, targets
 from webhook.settings import Profile, Settings
 
 __all__ = ["Answer", "Decision", "MalformedReview", "Reason", "Risk", "answer", "decide"]
@@ -22,7 +22,10 @@ INJECT = "plane-webhook/inject"  # label: `enabled` on a namespace, `disabled` o
 # More than twice what could be injected is not even read: as objects, a crafted pod of 40 MB would take ten times that.
 _UNREAD = 4 * 1024 * 1024
 
-_QUIET = (Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.OPTED_OUT, Reason.NOT_ASKED)
+# There is nothing that whoever creates the pod could do about these.
+_QUIET = {Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.OPTED_OUT}
+_QUIET |= {Reason.NOT_ASKED, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER}
+_UNCOVERED = (Reason.NOT_KNOWN, Reason.OTHER_MEANS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +98,33 @@ def decide(pod: Pod, profile: Profile, *, size: int = 0) -> Decision:
     """What becomes of `pod`, whose JSON has `size` bytes (0: unknown, from a file)."""
     labels = (pod.metadata.labels if pod.metadata else None) or {}
     found = list(targets(pod, profile.images))
-    asked = [target for target in found if target.workload in profile.workloads]
     if not found:
         return Decision(Reason.NOT_PLANE)
+    asked = [target for target in found if target.workload in profile.workloads]
     wrapped = [target for target in asked if target.wrappable]
-    first = (wrapped or asked or found)[0]
-    workload, container = first.workload, first.container.name or ""
     if not asked:
-        return Decision(Reason.NOT_ASKED, workload, container)
+        return _uncovered(found, opted_out=labels.get(INJECT) == "disabled")
+    first = (wrapped or asked)[0]
+    workload, container = first.workload, first.container.name or ""
     if labels.get(INJECT) == "disabled":
         return Decision(Reason.OPTED_OUT, workload, container)
-    risks = tuple(dict.fromkeys(risk for target in asked for risk in injection.risks(target, pod, profile)))
-    if 0 < len(wrapped) < len(asked):
+    if not wrapped:
+        return Decision(Reason.NOT_EFFECTIVE, workload, container)
+    risks = tuple(dict.fromkeys(risk for target in wrapped for risk in injection.risks(target, pod, profile)))
+    if len(wrapped) < len(asked):
         risks += (Risk.BARE_NEIGHBOUR,)
-    planned = injection.plan(pod, asked, profile, size=size)
+    if any(target.role in _UNCOVERED for target in found):
+        risks += (Risk.UNCOVERED_NEIGHBOUR,)
+    planned = injection.plan(pod, wrapped, profile, size=size)
     if isinstance(planned, Reason):
         return Decision(planned, workload, container, risks=risks if planned is Reason.ALREADY_INJECTED else ())
-    return Decision(Reason.INJECTED if wrapped else Reason.NOT_EFFECTIVE, workload, container, planned, risks)
+    return Decision(Reason.INJECTED, workload, container, planned, risks)
+
+
+def _uncovered(found: list[Target], *, opted_out: bool) -> Decision:
+    """What to say of a pod with nothing that was asked for: of several reasons, the one that may want a hand."""
+    order = (Reason.NOT_KNOWN, Reason.OTHER_MEANS, Reason.NOT_ASKED, Reason.NOT_A_PUBLISHER)
+    reasons = [target.role if isinstance(target.role, Reason) else Reason.NOT_ASKED for target in found]
+    reason = min(reasons, key=order.index)
+    first = found[reasons.index(reason)]
+    return Decision(Reason.OPTED_OUT if opted_out else reason, first.workload, first.container.name or "")

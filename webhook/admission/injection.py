@@ -16,16 +16,16 @@ from itertools import count
 from typing import Any
 
 from webhook import __version__, payload
+from webhook.admission.guard import ARGV0, guarded
 from webhook.admission.reasons import Reason, Risk
-from webhook.admission.review import Container, Mount, Pod, patch_field
-from webhook.admission.target import Target
+from webhook.admission.review import Mount, Pod, patch_field
+from webhook.admission.target import Place, Target
 from webhook.settings import Profile
 
 MOUNT_PATH = "/plane-webhook"
 VOLUME = "plane-webhook"
 PROVENANCE = "plane-webhook/provenance"
-ARGV0 = "plane-webhook"
-_SIGNATURE = payload.GUARD.split("\n", 1)[0].rstrip("0123456789")
+INJECTED = "plane-webhook/injected"
 
 Operation = dict[str, Any]
 
@@ -41,12 +41,13 @@ _ADDED = 40 * 1024
 class Part:
     """What one container still needs. Hashable: equal parts have equal patches."""
 
+    place: Place
     index: int
     name: str
     workload: str
     wrap: bool
     kept: tuple[str, ...]  # the user's own
-    set: tuple[str, ...]  # ours: in env, or exported by the launcher
+    set: tuple[str, ...]  # ours, in env or exported by the launcher
     variables: tuple[str, ...]  # to add to env
     env_exists: bool
     mount: str  # the volume to mount; "" when it is mounted already
@@ -65,14 +66,8 @@ class Injection:
     annotations_exist: bool
 
 
-def guarded(container: Container) -> bool:
-    """Whether our guard stands in the command; not only in front: a later webhook may have put its own before it."""
-    command = container.command or []
-    return any(word == ARGV0 and command[at].startswith(_SIGNATURE) for at, word in enumerate(command[1:]))
-
-
 def plan(pod: Pod, found: list[Target], profile: Profile, *, size: int = 0) -> Injection | Reason:
-    """What to inject for `found` (at least one) in a pod of `size` bytes, or the reason why nothing is."""
+    """What to inject for `found` (at least one, all wrappable) in a pod of `size` bytes, or why nothing is."""
     spec, metadata = pod.spec, pod.metadata
     assert spec is not None  # noqa: S101 - `found` came out of it
     annotations = (metadata.annotations if metadata else None) or {}
@@ -83,22 +78,20 @@ def plan(pod: Pod, found: list[Target], profile: Profile, *, size: int = 0) -> I
     new_volumes: list[str] = []
     for target in found:
         container = target.container
-        mounted = False
-        if target.wrappable:
-            mounts = [mount for mount in container.volume_mounts or () if _at_or_below(mount.mount_path)]
-            mounted = any(_is_ours(mount) and mount.name in ours for mount in mounts)
-            devices = [device for device in container.volume_devices or () if _at_or_below(device.device_path)]
-            if len(mounts) + len(devices) > mounted:
-                return Reason.MOUNT_TAKEN
-        if target.wrappable and not mounted:
+        mounts = [mount for mount in container.volume_mounts or () if _at_or_below(mount.mount_path)]
+        mounted = any(_is_ours(mount) and mount.name in ours for mount in mounts)
+        devices = [device for device in container.volume_devices or () if _at_or_below(device.device_path)]
+        if len(mounts) + len(devices) > mounted:
+            return Reason.MOUNT_TAKEN
+        if not mounted:
             new_volumes.append(next(names))
         parts.append(
             _part(
                 target,
                 profile,
                 # The variables of a pod that we have seen may be ours.
-                again=PROVENANCE in annotations and (guarded(container) or not target.wrappable),
-                mount=new_volumes[-1] if target.wrappable and not mounted else "",
+                again=PROVENANCE in annotations and guarded(container),
+                mount="" if mounted else new_volumes[-1],
             )
         )
     injection = Injection(
@@ -109,15 +102,13 @@ def plan(pod: Pod, found: list[Target], profile: Profile, *, size: int = 0) -> I
         metadata_exists=metadata is not None,
         annotations_exist=metadata is not None and metadata.annotations is not None,
     )
-    effective = any(target.wrappable for target in found)
     nothing_left = not new_volumes and not any(part.wrap or part.variables for part in parts)
-    if nothing_left and (PROVENANCE in annotations or not effective):
-        return Reason.ALREADY_INJECTED if effective else Reason.NOT_EFFECTIVE
+    if nothing_left and PROVENANCE in annotations and annotations.get(INJECTED) == workloads(injection):
+        return Reason.ALREADY_INJECTED
     if size + len(parts) * _ADDED > _POD_LIMIT:
         return Reason.POD_TOO_LARGE
-    others = ((key, value or "") for key, value in annotations.items() if key != PROVENANCE)
-    theirs = sum(len(key.encode()) + len(value.encode()) for key, value in others)
-    if theirs + len(PROVENANCE) + len(provenance(injection).encode()) > _ANNOTATIONS_LIMIT:
+    together = {**annotations, **_annotations(injection)}
+    if sum(len(key.encode()) + len((value or "").encode()) for key, value in together.items()) > _ANNOTATIONS_LIMIT:
         return Reason.ANNOTATIONS_FULL
     return injection
 
@@ -131,12 +122,13 @@ def _part(target: Target, profile: Profile, *, again: bool, mount: str) -> Part:
         name for name, value in wanted.items() if name in present and not (again and webhook and present[name] == value)
     )
     return Part(
+        place=target.place,
         index=target.index,
         name=container.name or "",
         workload=target.workload,
-        wrap=target.wrappable and not guarded(container),
+        wrap=not guarded(container),
         kept=kept,
-        set=tuple(name for name in wanted if name not in kept and (webhook or target.wrappable)),
+        set=tuple(name for name in wanted if name not in kept),
         variables=tuple(name for name in wanted if name not in present and webhook),
         env_exists=container.env is not None,
         mount=mount,
@@ -158,7 +150,7 @@ def risks(target: Target, pod: Pod, profile: Profile) -> list[Risk]:
     own = {variable.name: variable.value for variable in target.container.env or ()}
     limit = own.get("GUNICORN_MAX_REQUESTS", str(profile.env.gunicorn_max_requests))
     off = set((limit or "").strip()) == {"0"}  # as the settings overlay reads it; valueFrom can't be known here
-    if target.workload != "api" or not target.wrappable or not off:
+    if target.workload != "api" or not off:
         return []
     spec = pod.spec
     limited = any(
@@ -192,6 +184,15 @@ def provenance(injection: Injection) -> str:
     )
 
 
+def workloads(injection: Injection) -> str:
+    """The short annotation's text: what is injected, in a word for each workload, as `kubectl get` can show it."""
+    return ",".join(dict.fromkeys(part.workload for part in injection.parts))
+
+
+def _annotations(injection: Injection) -> dict[str, str]:
+    return {PROVENANCE: provenance(injection), INJECTED: workloads(injection)}
+
+
 def prefix(part: Part, profile: Profile) -> list[str]:
     """The words in front of Plane's own command."""
     wanted = variables(profile, part.workload)
@@ -221,7 +222,7 @@ def operations(injection: Injection) -> list[Operation]:
     """JSON Patch operations, in the order in which they apply."""
     patch: list[Operation] = []
     for part in injection.parts:
-        container = f"/spec/containers/{part.index}"
+        container = f"/spec/{part.place}/{part.index}"
         wanted = variables(injection.profile, part.workload)
         env = [{"name": name, "value": wanted[name]} for name in part.variables]
         patch += _append(f"{container}/env", env, exists=part.env_exists)
@@ -232,13 +233,13 @@ def operations(injection: Injection) -> list[Operation]:
     # In memory: the cluster autoscaler does not drain nodes with disk-backed ones. 1 MiB: tens of times our files.
     volumes = [{"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}} for name in injection.new_volumes]
     patch += _append("/spec/volumes", volumes, exists=injection.volumes_exist)
-    annotation = {PROVENANCE: provenance(injection)}
+    annotations = _annotations(injection)
     if injection.annotations_exist:
-        patch.append(_add("/metadata/annotations/" + PROVENANCE.replace("/", "~1"), annotation[PROVENANCE]))
+        patch += [_add(f"/metadata/annotations/{key.replace('/', '~1')}", text) for key, text in annotations.items()]
     elif injection.metadata_exists:
-        patch.append(_add("/metadata/annotations", annotation))
+        patch.append(_add("/metadata/annotations", annotations))
     else:
-        patch.append(_add("/metadata", {"annotations": annotation}))
+        patch.append(_add("/metadata", {"annotations": annotations}))
     return patch
 
 

@@ -21,6 +21,9 @@ class Reason(_Code):
     NOT_EFFECTIVE = "not-effective"
     NOT_PLANE = "not-plane"
     NOT_ASKED = "not-asked"
+    NOT_KNOWN = "not-known"
+    OTHER_MEANS = "other-means"
+    NOT_A_PUBLISHER = "not-a-publisher"
     OPTED_OUT = "opted-out"
     MOUNT_TAKEN = "mount-taken"
     ANNOTATIONS_FULL = "annotations-full"
@@ -36,15 +39,21 @@ class Risk(_Code):
     UNCONFIRMED = "rotation-off-unconfirmed"
     UNLIMITED = "rotation-off-no-memory-limit"
     BARE_NEIGHBOUR = "neighbour-not-effective"
+    UNCOVERED_NEIGHBOUR = "neighbour-not-covered"
 
 
 SENTENCES: dict[_Code, str] = {
     Reason.INJECTED: "the variables are set and the command is wrapped so that they take effect",
     Reason.ALREADY_INJECTED: "the pod carries the whole injection already",
-    Reason.NOT_EFFECTIVE: "the container sets no command that could be wrapped, so nothing makes the variables take "
-    "effect; give the container its command",
-    Reason.NOT_PLANE: "no container runs an entrypoint of Plane",
+    Reason.NOT_EFFECTIVE: "the container sets no command that could be wrapped, so nothing is set either, for it would "
+    "be in effect in part or not at all; give the container its command",
+    Reason.NOT_PLANE: "no container runs an entrypoint or an image of Plane that could publish",
     Reason.NOT_ASKED: "this entrypoint of Plane is one that `workloads` in the configuration does not name",
+    Reason.NOT_KNOWN: "a container runs an entrypoint that is called like Plane's, or an image of Plane, by a command "
+    "that this version does not know; if it publishes tasks they can be lost: see whether a newer version knows it",
+    Reason.OTHER_MEANS: "this part of Plane talks to the broker by other means than the API, workers, beat and "
+    "consumers do, and nothing here changes those",
+    Reason.NOT_A_PUBLISHER: "this part of Plane publishes no tasks",
     Reason.OPTED_OUT: "the pod carries the label plane-webhook/inject: disabled",
     Reason.MOUNT_TAKEN: "the container mounts something of its own at or below /plane-webhook; mount that elsewhere",
     Reason.ANNOTATIONS_FULL: "with ours, the pod's annotations would exceed the 256 KiB that Kubernetes takes; "
@@ -58,5 +67,7 @@ SENTENCES: dict[_Code, str] = {
     Risk.UNLIMITED: "worker rotation is off and the container has no memory limit, so nothing would end a leak; set "
     "resources.limits.memory",
     Risk.BARE_NEIGHBOUR: "another container of the pod runs Plane too but sets no command that could be wrapped, so "
-    "nothing makes the variables take effect in that one; give it its command",
+    "nothing is in effect in that one; give it its command",
+    Risk.UNCOVERED_NEIGHBOUR: "another container of the pod is Plane's too and not covered: it publishes by other "
+    "means, or by an entrypoint or command that this version does not know",
 }

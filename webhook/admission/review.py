@@ -55,6 +55,7 @@ class Container(_Fields, rename="camel"):
     # A DNS label, as Kubernetes demands. The bound also keeps a hostile name out of the caches of patches.
     name: Annotated[str, msgspec.Meta(max_length=63)] | None = None
     image: str | None = None
+    restart_policy: str | None = None  # of an init container: `Always` makes it a sidecar
     command: list[str] | None = None
     args: list[str] | None = None
     env: list[EnvVar] | None = None
@@ -70,10 +71,11 @@ class Volume(_Fields, rename="camel"):
     empty_dir: dict[str, Any] | None = None
 
 
-class Spec(_Fields):
-    """The pod's spec; init containers are none of our business."""
+class Spec(_Fields, rename="camel"):
+    """The pod's spec."""
 
     containers: list[Container] | None = None
+    init_containers: list[Container] | None = None
     volumes: list[Volume] | None = None
     resources: Resources | None = None
 

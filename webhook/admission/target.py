@@ -1,21 +1,46 @@
-"""Which containers of a pod run Plane, told by what they execute.
+"""Which containers of a pod are Plane's, told by what they execute, and which of them publish with Celery.
 
-Names and labels mislead (a release may be called `api`); the entrypoint in command and args is the honest sign. A miss
-would be a pod that loses tasks unnoticed, a false hit a launcher that never meets a gunicorn: in doubt, it is a hit.
+Names and labels mislead (a release may be called `api`); the entrypoint in command and args is the honest sign, then a
+program that is started directly in an image of Plane. A miss would be a pod that loses tasks unnoticed, a false hit a
+launcher that never meets a program of Celery's: in doubt, it is a hit. What is Plane's and not covered has its reason.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
+from webhook.admission.guard import theirs
+from webhook.admission.reasons import Reason
 from webhook.admission.review import Container, Pod
+from webhook.settings import Workload
 
-# What the entrypoints of Plane's images are called; the API's has a second name in the enterprise image.
-_ENTRYPOINT = re.compile(r"(?:^|[\s;&|(){}\"'=`/])docker-entrypoint-(api|worker|beat)(?:-ee)?\.sh(?![\w.-])")
-# Every form that the expression takes contains this; the registration's match conditions look for it too.
-ENTRYPOINT_MARKS = {workload: f"docker-entrypoint-{workload}" for workload in ("api", "worker", "beat")}
+# The strictest treatment first: a script that starts several things is the API's if it starts that one.
+WORKLOADS: tuple[str, ...] = get_args(Workload)
+
+_BOUNDARY = r"(?:^|[\s;&|(){}\"'=`/])"
+# What the entrypoints of Plane's images are called. The registration's match condition looks for this beginning.
+ENTRYPOINT_MARK = "docker-entrypoint-"
+_ENTRYPOINT = re.compile(_BOUNDARY + r"docker-entrypoint-([\w-]+)\.sh(?![\w.-])")
+_EDITION = re.compile(r"-(?:ee|cloud)$")
+# Publishes with pika, over a connection of its own.
+_OTHERWISE = {"outbox-poller"}
+_NOTHING = {"migrator"}
+
+# What an entrypoint ends in, and what an operator starts directly. In an image of Plane alone: others have them too.
+_PROGRAM = re.compile(
+    _BOUNDARY + r"(?:(gunicorn)|celery\s(?:[^\n;&|]{0,400}?\s)?(worker|beat)|manage\.py\s+([\w-]+))(?![\w.-])"
+)
+_IDLE_COMMANDS = {"migrate", "wait_for_db", "wait_for_migrations", "collectstatic", "check"}
+# Linux takes no longer argument; a command line that names its program only behind this much is nobody's.
+_LOOKED_AT = 128 * 1024
+
+# Images of Plane's charts that are given an AMQP_URL and run something else than its Django project: node, and the AI
+# service's own Celery. By the last part of the name, which a mirror keeps.
+FOREIGN_IMAGES = ("live-commercial", "plane-pi-commercial", "silo-commercial")
+_IDLE_FOREIGN = re.compile(_BOUNDARY + r"entrypoint-migrator\.sh(?![\w.-])")
 
 # Commands that look at a file rather than run it. Not cp and ln: what they make is likely to be run.
 _READERS = {"echo", "printf", "true", ":", "test", "[", "[[", "which", "type", "ls", "stat", "file", "wc", "touch"}
@@ -26,14 +51,22 @@ _SEPARATOR = re.compile(r"[;&|(){}`]|\b(?:then|do|else|if|while|until)\b|!")
 # A simple command that reaches further back than this on its line is not looked at to its start.
 _LEAD = 400
 
+Place = Literal["containers", "initContainers"]
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A container that runs Plane: its place in spec.containers, and the workload that it is."""
+    """A container of Plane: its place in the pod's spec, and the workload that it is, or the reason why it is none."""
 
+    place: Place
     index: int
     container: Container
-    workload: str
+    role: str | Reason
+
+    @property
+    def workload(self) -> str:
+        """One of WORKLOADS, or "" for what is not covered."""
+        return "" if isinstance(self.role, Reason) else self.role
 
     @property
     def wrappable(self) -> bool:
@@ -41,40 +74,96 @@ class Target:
         return bool(self.container.command)
 
 
-def targets(pod: Pod, images: Iterable[str]) -> Iterator[Target]:
-    """Yield the containers that run Plane; `images` are repositories whose own ENTRYPOINT is Plane's API."""
-    for index, container in enumerate((pod.spec.containers if pod.spec else None) or ()):
-        workload = _runs(container.command or [], container.args or [])
-        if workload is None and not container.command and not container.args and _is_one_of(container.image, images):
-            workload = "api"
-        if workload is not None:
-            yield Target(index, container, workload)
+def targets(pod: Pod, images: Collection[str]) -> Iterator[Target]:
+    """Yield the containers of Plane, init containers last; `images` are repositories of Plane's backend."""
+    spec = pod.spec
+    places: tuple[tuple[Place, list[Container] | None], ...] = (
+        ("containers", spec.containers if spec else None),
+        ("initContainers", spec.init_containers if spec else None),
+    )
+    for place, containers in places:
+        for index, container in enumerate(containers or ()):
+            # An init container that ends may borrow Plane's image to wait for something; a sidecar stays.
+            stays = place == "containers" or container.restart_policy == "Always"
+            role = _role(container, images, stays=stays)
+            if role is not None:
+                yield Target(place, index, container, role)
 
 
-def _runs(command: list[str], args: list[str]) -> str | None:
-    found: set[str] = set()
-    words = command + args
+def names_plane(text: str, images: Collection[str]) -> bool:
+    """Whether a text that is no part of a pod speaks of an entrypoint, or is the name of an image of Plane."""
+    return bool(_ENTRYPOINT.search(text)) or _is_one_of(_repository(text), images)
+
+
+def _role(container: Container, images: Collection[str], *, stays: bool) -> str | Reason | None:
+    words = theirs(container)
     if words and words[0].rpartition("/")[2] in _READERS:
         return None
+    repository = _repository(container.image)
+    own = _is_one_of(repository, images)
+    roles = _entrypoints(words)
+    if own and roles.isdisjoint(WORKLOADS):
+        roles |= _programs(words)
+    if roles:
+        order = (*WORKLOADS, Reason.NOT_KNOWN, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER)
+        return min(roles, key=order.index)
+    if own and not words:
+        return "api"  # the image's own entrypoint
+    if own and stays:
+        return Reason.NOT_KNOWN
+    if repository.rpartition("/")[2] in FOREIGN_IMAGES:
+        return Reason.NOT_A_PUBLISHER if any(map(_IDLE_FOREIGN.search, words)) else Reason.OTHER_MEANS
+    return None
+
+
+def _entrypoints(words: list[str]) -> set[str | Reason]:
+    roles: set[str | Reason] = set()
     for word in words:
-        if "docker-entrypoint-" in word:
+        if ENTRYPOINT_MARK in word:
             for match in _ENTRYPOINT.finditer(word):
-                if match[1] not in found and _is_run(match):
-                    found.add(match[1])
-    # A script that starts several is the API's if it starts that one: the strictest treatment of the three.
-    return next((workload for workload in ENTRYPOINT_MARKS if workload in found), None)
+                role = _entrypoint(match[1])
+                if role not in roles and _is_run(match):
+                    roles.add(role)
+    return roles
+
+
+def _entrypoint(name: str) -> str | Reason:
+    name = _EDITION.sub("", name)
+    if name in WORKLOADS:
+        return name
+    if name.endswith("-consumer"):
+        return "consumer"
+    if name in _OTHERWISE:
+        return Reason.OTHER_MEANS
+    return Reason.NOT_A_PUBLISHER if name in _NOTHING else Reason.NOT_KNOWN
+
+
+def _programs(words: list[str]) -> set[str | Reason]:
+    # One line for words that belong together, one or more for each script.
+    text = " ".join(f"\n{word}\n" if re.search(r"\s", word) else word for word in words)[:_LOOKED_AT]
+    roles: set[str | Reason] = set()
+    for match in _PROGRAM.finditer(text):
+        gunicorn, celery, command = match.groups()
+        idle = command in _IDLE_COMMANDS
+        role = "api" if gunicorn else celery or (Reason.NOT_A_PUBLISHER if idle else "consumer")
+        if role not in roles and _is_run(match):
+            roles.add(role)
+    return roles
 
 
 def _is_run(match: re.Match[str]) -> bool:
-    """Whether the entrypoint is executed there, and not only read or spoken of."""
-    lead = match.string[max(0, match.start(1) - _LEAD) : match.start(1)].rpartition("\n")[2]
+    """Whether what is named is executed there, and not only read or spoken of."""
+    lead = match.string[max(0, match.end() - _LEAD) : match.end()].rpartition("\n")[2]
     simple = _SEPARATOR.split(lead)[-1].split(maxsplit=1)
     only_read = bool(simple) and simple[0] in _READERS and not _FLOWS_ON.match(match.string, match.end())
     return not only_read and not lead.lstrip().startswith("#")
 
 
-def _is_one_of(image: str | None, repositories: Iterable[str]) -> bool:
-    repository = (image or "").partition("@")[0]
-    head, slash, tail = repository.rpartition("/")
-    repository = head + slash + tail.partition(":")[0]
-    return any(repository == each or repository.endswith("/" + each) for each in repositories)
+def _is_one_of(repository: str, images: Collection[str]) -> bool:
+    return any(repository == each or repository.endswith("/" + each) for each in images)
+
+
+def _repository(image: str | None) -> str:
+    """The image's name without tag and digest."""
+    head, slash, tail = (image or "").partition("@")[0].rpartition("/")
+    return head + slash + tail.partition(":")[0]

@@ -8,11 +8,11 @@ from __future__ import annotations
 import base64
 import re
 import string
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from webhook.admission import INJECT
-from webhook.admission.target import ENTRYPOINT_MARKS
+from webhook.admission.target import ENTRYPOINT_MARK, FOREIGN_IMAGES, Place
 from webhook.settings import Settings
 
 NAME = "plane-webhook"
@@ -95,23 +95,22 @@ def manifest(
 
 
 def condition(settings: Settings) -> str:
-    """CEL that is true for each pod that may run Plane under any of the profiles.
+    """CEL that is true for each pod that is Plane's as far as it can be told, covered or not: none goes unnoticed.
 
     Every field is guarded by has(): an error skips the webhook in silence under Ignore and refuses the pod under Fail.
     """
-    profiles = settings.profiles()
-    marks = [mark for name, mark in ENTRYPOINT_MARKS.items() if any(name in each.workloads for each in profiles)]
-    images = sorted({image for profile in profiles if "api" in profile.workloads for image in profile.images})
+    images = sorted({*FOREIGN_IMAGES, *(image for profile in settings.profiles() for image in profile.images)})
+    looks_like_plane = " || ".join(f"c.image.contains('{image}')" for image in images)
     # A look costs the length of the text times that of what is looked for, each in tens of characters, rounded up: the
-    # first ten of a name, which all share, and its last ten are the cheapest. In nearly all pods the first is the end.
-    ends = " || ".join(f"text.contains('{mark[-10:]}')" for mark in marks)
-    looks = f"text.contains('{marks[0][:10]}') && ({ends})"
+    # first ten and the last ten of what all names begin with are the cheapest. In nearly all pods the first is the end.
+    looks = f"text.contains('{ENTRYPOINT_MARK[:10]}') && text.contains('{ENTRYPOINT_MARK[-10:]}')"
     # Joined, and not word by word: the API server's time for a macro over a list grows with the square of its length.
     # A pod with 100,000 short arguments, which etcd would store, would not be created at all: the request times out.
-    cases = [f"(has(c.{field}) && [c.{field}.join(' ')].exists(text, {looks}))" for field in ("command", "args")]
-    if images:
-        own = " || ".join(f"c.image.contains('{image}')" for image in images)
-        cases.append(f"(!has(c.command) && !has(c.args) && has(c.image) && ({own}))")
-    # The one list that is null where there is none; the pod is refused later, for having no container.
-    some = "has(object.spec) && has(object.spec.containers) && object.spec.containers != null"
-    return f"{some} && object.spec.containers.exists(c, {' || '.join(cases)})"
+    words = [f"(has(c.{field}) && [c.{field}.join(' ')].exists(text, {looks}))" for field in ("command", "args")]
+    container = " || ".join([f"(has(c.image) && ({looks_like_plane}))", *words])
+    # A list is null where there is none; a pod without containers is refused later.
+    places = [
+        f"(has(object.spec.{place}) && object.spec.{place} != null && object.spec.{place}.exists(c, {container}))"
+        for place in get_args(Place)
+    ]
+    return f"has(object.spec) && ({' || '.join(places)})"

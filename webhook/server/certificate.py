@@ -101,7 +101,13 @@ class Certificate:
         if what != self._complained_of:
             self._complained_of = what
             self._metrics.certificate_errors.inc()
-            log.line("error", complaint, serving="the one before" if self._leaf else "nothing that clients trust")
+            log.line("error", complaint, serving=self._serving())
+
+    def _serving(self) -> str:
+        """What clients meet meanwhile."""
+        if self._leaf is None:
+            return "nothing that clients trust"
+        return "one that clients refuse" if self._leaf.problem(datetime.now(UTC)) else "the one before"
 
 
 def _content(path: Path) -> bytes | None:

@@ -34,7 +34,7 @@ class Metrics:
 
         self.decision = cache(self._counter("decisions", "Reviews that were answered.", ["reason", "workload"]).labels)
         self.risk = cache(
-            self._counter("risks", "Admitted containers whose settings are known to lose tasks.", ["risk"]).labels
+            self._counter("risks", "Reviews of pods that were injected and leave a risk open.", ["risk"]).labels
         )
         self.malformed = cache(
             self._counter("malformed", "Requests that were no review, by the answer's HTTP status.", ["status"]).labels
@@ -57,7 +57,7 @@ class Metrics:
         )
         self.certificate_reloads = self._counter("certificate_reloads", "Certificates that were taken into service.")
         self.certificate_errors = self._counter(
-            "certificate_reload_errors", "Certificate files that would not do: the log says why."
+            "certificate_reload_errors", "Times that the certificate's files would not do: the log says why."
         )
 
     def exposition(self, accept: str) -> tuple[bytes, str]:

@@ -4,6 +4,8 @@ One process of all that share the spool does it at a time. A message that the br
 holds up those behind it; one that its queue refuses for now waits with those for the same queue, and the others go on.
 """
 
+from collections import deque
+
 from amqp.exceptions import MessageNacked
 
 from . import name_of, say
@@ -23,6 +25,7 @@ class Delivery:
         self.batch = []  # (entry, Sent): what is on its way
         self.window, self.leads = 1, False
         self.passed, self.full, self.pause = 0, set(), PAUSE[0]
+        self.owed = deque()  # what Redis has to hear before anything is sent again, or it would arrive twice
         self.rest = self.renew = self.adopted = 0.0
 
     def step(self, link, now):
@@ -41,15 +44,33 @@ class Delivery:
         self.rest = now + wait if not self.batch else 0.0
         return wait
 
+    def tell(self, deed, what):
+        """Have Redis hear of something that has happened: `deed` of the spool with `what`. Any thread may call it."""
+        self.owed.append((deed, what))
+
+    def told(self):
+        """Have said what there was to `tell`; False if Redis could not hear it."""
+        try:
+            self._tell_all()
+            return True
+        except SpoolError:
+            return False
+
+    def _tell_all(self):
+        while self.owed:
+            deed, what = self.owed[0]
+            deed(what)
+            self.owed.popleft()
+
     def _step(self, link, now):
+        self._tell_all()
         if self.leads and now > self.renew:
             self.leads, self.renew = self.spool.hold(), now + LEASE / 3
         if self.batch:
             if any(sent.outcome is None for _, sent in self.batch):
                 return LEASE / 3
             self._settle(link)
-            if self.batch:
-                return LEASE / 3
+            return LEASE / 3 if self.batch else 0
         if not self.leads:
             self.left, doubtful = self.spool.waiting()
             if not self.left + doubtful:
@@ -86,7 +107,7 @@ class Delivery:
         batch, self.batch = self.batch, []
         confirmed = [entry for entry, sent in batch if sent.outcome is True]
         if confirmed:
-            self.spool.done([entry.token for entry in confirmed])
+            self.tell(self.spool.done, [entry.token for entry in confirmed])
         self.window = min(self.window * 2, WINDOW) if len(confirmed) == len(batch) else 1
         for entry, sent in batch:
             if sent.outcome is True or isinstance(sent.outcome, Unanswered):
@@ -99,7 +120,7 @@ class Delivery:
                 self.batch.append((entry, sent))
             else:
                 reason = name_of(sent.outcome)
-                self.spool.set_aside(entry, reason)
+                self.tell(lambda refused: self.spool.set_aside(*refused), (entry, reason))
                 say("set aside, for the broker refuses it: %s: %s" % (entry.message, reason))
 
     def look(self, now):

@@ -156,9 +156,9 @@ class Link:
         return idle
 
     def read(self):
-        """Take in one answer."""
+        """Take in one frame. Not drain_events, which after a heartbeat would wait for another frame."""
         try:
-            self.amqp.drain_events(timeout=self.timeout)
+            self.amqp.blocking_read(self.timeout)
         except ChannelError as error:
             self._closed(error)
 

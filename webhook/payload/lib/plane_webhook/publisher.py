@@ -301,13 +301,9 @@ class Publisher:
 
     def _no_doubt(self, job):
         """What was kept as doubtful is so no more: delivered, or to be sent again (and refused again, then set aside)."""
-        try:
-            if job.answer is True:
-                self.spool.sure(job.message)
-            else:
-                self.spool.lost([job.message])
-        except SpoolError as error:
-            say("%s may be delivered twice: the spool can't be reached: %s" % (job.message, error))
+        self.delivery.tell(self.spool.sure if job.answer is True else self.spool.lost, [job.message])
+        self.look = 0.0
+        self.wake()
 
     def _lose(self, cause):
         """The link is gone."""
@@ -349,10 +345,9 @@ class Publisher:
                 pass  # whoever delivers next will say so
         if healthy and not self.delivery.left and now < self.look:
             return self.look - now
-        if self.link is None and not healthy:
-            return LOOK
-        if self.link is not None and (self.link.blocked or self.link.asked) and not self.delivery.batch:
-            return LOOK
+        waits = not healthy if self.link is None else self.link.blocked or self.link.asked
+        if waits and not self.delivery.batch:
+            return LOOK if self.delivery.told() else 1.0
         if now >= self.delivery.rest:
             self.look = now + LOOK
         if self.link is None:  # nobody publishes here: look whether there is a reason to connect

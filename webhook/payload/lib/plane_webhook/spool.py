@@ -27,7 +27,7 @@ from . import here, name_of, say
 from .message import Message, octets
 
 DATABASE = 15  # the last one of a Redis as it comes; Plane uses 0
-WAIT = 0.5  # seconds for Redis to answer: a request waits for it
+WAIT = 1.0  # seconds for Redis to answer: a request waits for it
 LEASE = 5.0  # seconds that the right to deliver lasts without being renewed: what a killed process leaves behind
 LIVES = 10.0  # seconds that a process counts as alive after its last word
 DENIED = 1.0  # seconds in which nobody asks a Redis again that did not answer
@@ -176,9 +176,10 @@ class Spool:
         """Have what was set aside tried again, after what waits; returns how many that is."""
         return self._do(RETRY, (self.aside, self.queue))
 
-    def sure(self, message):
-        """A doubtful one has been confirmed."""
-        self._do(SURE, (self.doubt, self.bytes), self._field(message))
+    def sure(self, messages):
+        """Doubtful ones have been confirmed."""
+        for message in messages:
+            self._do(SURE, (self.doubt, self.bytes), self._field(message))
 
     def lost(self, messages):
         """Of doubtful ones, in the order in which they were sent, no confirmation can come any more: they go first."""

@@ -1,0 +1,97 @@
+"""What the webhook would do to the workloads in manifests, without a cluster: the same decision as values.
+
+Reads texts; opens and prints nothing. webhook.preview.shown makes texts of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jsonpatch
+import msgspec
+
+from webhook.admission import Decision, Reason, decide, injection
+from webhook.admission.review import Pod
+from webhook.admission.target import FOREIGN_IMAGES, names_plane
+from webhook.manifest import Document, ManifestError, read
+from webhook.preview.templates import Unjudged, Workload, workloads
+from webhook.settings import Settings
+
+_REACHED = (Reason.INJECTED, Reason.ALREADY_INJECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A text of manifests. One that a folder brought along need not be any: then it is told as not judged."""
+
+    name: str
+    text: str
+    from_folder: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One workload: what was decided, and its pod template before and after."""
+
+    workload: Workload
+    namespace: str
+    decision: Decision
+    before: dict[str, Any]
+    operations: list[injection.Operation]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """The documents as the webhook would leave their pods, a change for each workload, and what can't be judged."""
+
+    documents: list[Document]
+    changes: list[Change]
+    unjudged: list[Unjudged]
+
+    @property
+    def reached(self) -> bool:
+        """Whether any workload has the injection, by us now or before."""
+        return any(change.decision.reason in _REACHED for change in self.changes)
+
+
+def preview(sources: Iterable[Source], settings: Settings, *, namespace: str = "") -> Preview:
+    """Decide for all workloads; `namespace` is that of manifests which name none. Raises ManifestError."""
+    made = Preview([], [], [])
+    images = {*FOREIGN_IMAGES, *(image for profile in settings.profiles() for image in profile.images)}
+    for source in sources:
+        try:
+            documents = list(read(source.text, source.name))
+        except ManifestError as error:
+            if not source.from_folder:
+                raise
+            made.unjudged.append(Unjudged(source.name, "", str(error).removeprefix(f"{source.name}: ")))
+            continue
+        for document in documents:
+            made.documents.append(document)
+            for found in workloads(document, lambda text: names_plane(text, images)):
+                if isinstance(found, Workload):
+                    _decide(made, found, settings, namespace)
+                else:
+                    made.unjudged.append(found)
+    return made
+
+
+def _decide(made: Preview, workload: Workload, settings: Settings, namespace: str) -> None:
+    before = copy.deepcopy(workload.template)
+    namespace = workload.namespace or namespace
+    try:
+        pod = msgspec.convert(before, Pod)
+    except msgspec.ValidationError as error:
+        if not workload.place:
+            raise ManifestError(f"{workload.document}: {workload}: not a pod template: {error}") from error
+        made.unjudged.append(Unjudged(str(workload.document), str(workload), f"not a pod template: {error}"))
+        return
+    decision = decide(pod, settings.profile(namespace))
+    operations = injection.operations(decision.injection) if decision.injection else []
+    patched = jsonpatch.apply_patch(before, operations)
+    workload.template.clear()
+    workload.template.update(patched)
+    made.changes.append(Change(workload, namespace, decision, before, operations))
