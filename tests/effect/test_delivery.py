@@ -196,7 +196,7 @@ def test_in_the_command_the_containers_own_user_can_change_files_until_the_next_
     with Container.from_pod(inject(pod(securityContext=RESTRICTED)), image=staying) as container:
         container.wait_for_log("STAYS\n")
         overlay = f"{MOUNT_PATH}/lib/plane_webhook_settings.py"
-        container.exec(["sh", "-c", f"echo \"raise SystemExit('evil ran')\" >{overlay}"])
+        container.exec(["sh", "-c", f"chmod u+w {overlay}; echo \"raise SystemExit('evil ran')\" >{overlay}"])
         assert "evil ran" in container.exec([*AS_PLANE, *WORKER]).stderr
         after = again(container)
         assert container.exec([*AS_PLANE, *WORKER]).returncode == 0
