@@ -106,10 +106,14 @@ def walk(releases: Sequence[Release]) -> list[str]:
 
 
 def come_back(releases: Sequence[Release]) -> list[str]:
-    """Have the workers come back in an alarm; what ours did that no worker should."""
-    seen = worker.measure(releases)
-    print("\n" + aligned([worker.HEADING, *([name, *found.row()] for name, found in seen.items())]))
-    return worker.worse(seen[OURS], seen[UPSTREAM])
+    """Have the workers work in an alarm; what ours did worse than upstream's."""
+    lines, wrong = [worker.HEADING], []
+    for case in worker.CASES:
+        seen = worker.measure(releases, case)
+        lines += [[case.name, name, *found.row()] for name, found in seen.items()]
+        wrong += [f"{case.name}: {what}" for what in worker.worse(seen[OURS], seen[UPSTREAM])]
+    print("\n" + aligned(lines))
+    return wrong
 
 
 def prove(releases: Sequence[Release]) -> list[str]:
