@@ -44,6 +44,7 @@ class Cell:
     quick: bool = False
     kills: bool = False  # the process that answers: a request may be cut off, and the next waits for its successor
     clean: bool = False  # nothing may arrive twice: nobody had a reason to send again
+    ordered: bool = True  # what a killed process had sent and not seen confirmed is sent again some ten seconds later
     heals: bool = True  # by itself: who keeps what can't be published now has no reason to answer with an error
     contenders: tuple[str, ...] = tuple(WHAT)
 
@@ -478,6 +479,7 @@ CELLS = [
         "blocked by a memory alarm, and the container is killed",
         alarm(Broker.memory_alarm, dies=True),
         SECONDS,
+        ordered=False,
     ),
     Cell("alarm-disk", "blocked by a disk alarm", alarm(Broker.disk_alarm), FEW, loses=False, clean=True),
     Cell(

@@ -64,7 +64,7 @@ def amiss(cell: Cell, contender: str, score: Mapping[str, Any]) -> str:
     wrong = {"lost": score["silent"], "hung": score["hung"], "5xx without a cause in the log": score["unexplained"]}
     wrong["5xx"] = score["errors"] if cell.heals else 0
     wrong["twice"] = score["duplicates"] if cell.clean else 0
-    wrong["out of order"] = score["disordered"]
+    wrong["out of order"] = score["disordered"] if cell.ordered else 0
     scale = 1.0 if cell.kind in UNSCALED else SCALE
     worst = PUBLISH.model_copy(update={"timeout": PUBLISH.timeout * scale}).worst_case
     if not cell.kills and contender != "ours-rotating":
