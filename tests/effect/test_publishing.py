@@ -472,6 +472,28 @@ def test_what_time_does_not_heal_is_an_error_at_once_with_its_cause(
     assert "time doesn't heal that" in log
 
 
+TWO = """
+for n in range(40):
+    send("kept-%d" % n)
+    time.sleep(0.1)
+wait()
+"""
+
+
+def test_of_two_brokers_one_that_refuses_the_login_and_one_that_is_away_are_no_lasting_trouble(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Proxy(broker.port) as other:
+        other.door("refuse")
+        urls = f"amqp://guest:wrong@127.0.0.1:{proxy.port}//;amqp://guest:guest@127.0.0.1:{other.port}//"
+        with Client(image, urls, redis, TWO) as client:
+            told = client.run()
+            assert {outcome for outcome, _ in told.values()} == {"sent"}
+            other.heal()
+            assert arrive(broker, 40) == names(40)
+            assert client.log().count("in trouble") == 1
+
+
 OTHERS = """
 connection = its.connection_for_write()
 got = []

@@ -34,6 +34,7 @@ class Connector:
         self.next = None  # when the next attempt may begin
         self.lock = threading.Lock()
         self.running, self.made, self.failed = 0, [], None
+        self.hopeless = {}  # by node: whether time alone won't heal why the last attempt failed
 
     def attempt(self, now):
         """Begin another attempt if it is time to. Returns when to ask again."""
@@ -54,16 +55,20 @@ class Connector:
         return self.next
 
     def take(self):
-        """The link that was made, if one was, and the error of the last attempt that failed, if one did, since last asked."""
+        """Since it was last asked: the link that was made, or the error of the last attempt that failed, or None of both.
+
+        And whether time won't heal it, of any node.
+        """
         with self.lock:
             made, self.made = self.made, []
             failed, self.failed = self.failed, None
+            for_ever = len(self.hopeless) == len(self.urls) and all(self.hopeless.values())
         for link in made[1:]:
             link.drop()
         if made:
             self.number = self.pause = 0
             self.next = None
-        return (made[0] if made else None), failed
+        return (made[0] if made else None), failed, for_ever
 
     def _connect(self, url):
         link = error = None
@@ -76,6 +81,7 @@ class Connector:
             error = found
         with self.lock:
             self.running -= 1
+            self.hopeless[url] = link is None and lasting(error)
             if link is not None:
                 self.made.append(link)
             else:

@@ -21,7 +21,7 @@ from amqp.exceptions import MessageNacked
 from kombu.exceptions import OperationalError
 
 from . import name_of, say
-from .connector import Connector, lasting
+from .connector import Connector
 from .delivery import Delivery
 from .link import Unanswered
 from .spool import LIVES, SpoolError
@@ -250,7 +250,7 @@ class Publisher:
         return self.link.silent(now) > self.patience
 
     def _take_link(self, now):
-        link, error = self.connector.take()
+        link, error, for_ever = self.connector.take()
         if link is not None and self.link is not None and self._silent(now):
             self._lose("no answer for %.1f s on a connection, and one on another" % self.link.silent(now))
         if link is not None and self.link is not None:
@@ -259,7 +259,7 @@ class Publisher:
             self.link = link
         elif error is not None and self.link is None:
             with self.lock:
-                self._troubled(name_of(error), lasting(error), error)
+                self._troubled(name_of(error), for_ever, error)
 
     def _watch(self, now):
         """What the link tells of the broker."""
