@@ -74,6 +74,19 @@ plane_webhook_wanted() {
     case $plane_webhook in *'"workload": "api"'*) return 1 ;; esac
 }
 
+# Whether there are variables whose names no shell variable can have. One process, for this is part of every call.
+plane_webhook_odd_names() (
+    exec 2>/dev/null
+    set -f +eu
+    LC_ALL=C
+    IFS='
+'
+    for line in $(tr '\0\n' '\n\1' <"/proc/$$/environ"); do
+        case ${line%%=*} in [!A-Za-z_]* | *[!A-Za-z0-9_]*) exit 0 ;; esac
+    done
+    exit 1
+)
+
 # The real one is the next on PATH that is not this file, however PATH spells our folder.
 plane_webhook=/plane-webhook/bin
 plane_webhook_path=:${PATH-}:
@@ -85,7 +98,11 @@ while
     [ "$plane_webhook_real" -ef "$0" ]
 do
     plane_webhook=${plane_webhook_real%/*}
-    case $plane_webhook_path in *":$plane_webhook:"*) ;; *) echo "plane-webhook: PATH names only us" >&2; exit 127 ;; esac
+    case $plane_webhook_path in
+        *":$plane_webhook:"*) ;;
+        *":$plane_webhook/:"*) plane_webhook=$plane_webhook/ ;;  # bash leaves that slash out
+        *) echo "plane-webhook: PATH leads nowhere but here" >&2; exit 127 ;;
+    esac
 done
 plane_webhook_path=${plane_webhook_path#:}
 plane_webhook_path=${plane_webhook_path%:}
@@ -103,11 +120,14 @@ if plane_webhook_wanted "$@"; then
 else
     set -- "$plane_webhook_real" "$@"
 fi
-# As in the guard: variables whose names no shell variable can have.
-plane_webhook=$(exec 2>/dev/null; tr '\0\n' '\n\1' <"/proc/$$/environ" | LC_ALL=C sed -n "
-    /^[A-Za-z_][A-Za-z0-9_]*=/d
-    s/'/'\\\\''/g
-    s/^[^-=].*=.*/'&'/p" | tr '\n\1' ' \n') || :
+# As in the guard: variables whose names no shell variable can have, where there are any.
+plane_webhook=
+if plane_webhook_odd_names; then
+    plane_webhook=$(exec 2>/dev/null; tr '\0\n' '\n\1' <"/proc/$$/environ" | LC_ALL=C sed -n "
+        /^[A-Za-z_][A-Za-z0-9_]*=/d
+        s/'/'\\\\''/g
+        s/^[^-=].*=.*/'&'/p" | tr '\n\1' ' \n') || :
+fi
 if [ -n "$plane_webhook" ] && [ "$1" = "${1%%=*}" ] && command -v env >/dev/null; then
     eval "set -- env $plane_webhook \"\$@\""
 fi
