@@ -23,6 +23,7 @@ from lab.container import Container
 from lab.packages import ensure_packages
 from lab.process import exit_on_sigterm, free_port
 from tests.effect.injected import SHELLS, Json, code, inject, pod, script, with_code
+from webhook.admission.injection import MOUNT_PATH
 
 if TYPE_CHECKING:
     from lab.images import Image
@@ -55,6 +56,7 @@ def main() -> int:
         ensure_packages("bubblewrap", "util-linux", "dash", "busybox-static")
         image = images.build()
         starts(image, given.rounds)
+        calls(image, given.rounds)
         memory(image, given.workers)
     except LabError as error:
         say(str(error))
@@ -83,6 +85,37 @@ def starts(image: Image, rounds: int) -> None:
                 f"  {shell:8} without {plain[0]:6.1f} ({plain[1]:5.1f})   with {ours[0]:6.1f} ({ours[1]:5.1f})"
                 f"   added {ours[0] - plain[0]:6.1f} ({ours[1] - plain[1]:5.1f})"
             )
+
+
+def calls(image: Image, rounds: int) -> None:
+    """Print what a `python manage.py` takes that Plane's entrypoint runs and we leave alone, and one that we don't."""
+    print(f"a call of python in the API's entrypoint, ms: medians of {rounds} (wall clock; processor time)")
+    with tempfile.TemporaryDirectory() as folder:
+        small = code(Path(folder, "code"))
+        script(small / "manage.py", "#!/usr/bin/env python\n")
+        what = inject(pod("/bin/sh", "-c", "exec sleep 1000 # docker-entrypoint-api.sh"))
+        for shell in SHELLS:
+            with Container.from_pod(what, image=with_code(image, small), shell=shell) as container:
+                container.wait_for_log("launcher in place")
+                path = container.spec.env["PATH"]
+                words = [
+                    [f"PATH={first}{path}", "python", "manage.py", name]
+                    for name in ("wait_for_db", "register_instance")
+                    for first in ("", f"{MOUNT_PATH}/bin:")
+                ]
+                commands = json.dumps([["env", *each] for each in words])
+                run = container.exec(["python", "-c", STOPWATCH, str(rounds)], stdin=commands, timeout=600)
+                if run.returncode != 0:
+                    raise LabError(f"a call failed:\n{run.stderr}")
+                found = [
+                    [statistics.median(column) for column in zip(*each, strict=True)] for each in json.loads(run.stdout)
+                ]
+            for name, (plain, ours) in zip(("left alone", "taken up"), (found[:2], found[2:]), strict=True):
+                print(
+                    f"  {shell:8} {name:10} without {plain[0]:6.1f} ({plain[1]:5.1f})"
+                    f"   with {ours[0]:6.1f} ({ours[1]:5.1f})"
+                    f"   added {ours[0] - plain[0]:6.1f} ({ours[1] - plain[1]:5.1f})"
+                )
 
 
 def command(what: Json) -> list[str]:

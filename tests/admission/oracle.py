@@ -101,6 +101,7 @@ def prefix(profile: Profile, workload: str, kept: list[str]) -> list[Any]:
     settings = {
         "version": __version__,
         "digest": profile.digest,
+        "workload": workload,
         "precedence": profile.precedence,
         "env": wanted,
         "kept": kept,

@@ -122,7 +122,8 @@ def test_the_process_is_planes_own_and_differs_in_path_and_the_variables_only(sm
     assert ours.loud == []
     before, after = plain.shown, ours.shown
     assert after["pid"] == 1
-    assert after["argv"] == before["argv"]
+    # Python told by its path: from its name alone it would take our folder for its own.
+    assert after["argv"] == [f"/usr/local/bin/{before['argv'][0]}", *before["argv"][1:]]
     assert {"a b", "$(ASKED)", "$"} <= set(after["argv"])  # expanded by the kubelet, once
     assert after["argv"][2:-1][: len(ODD_WORDS) - 2] == [each.replace("$$", "$") for each in ODD_WORDS[:-2]]
     for name in ("cwd", "umask", "signals", "descriptors", "open"):
@@ -736,12 +737,12 @@ def test_with_our_precedence_the_chart_loses_and_the_user_wins(small: Image, she
 
 EVIL = "echo evil ran >&2; exit 66"
 ALL = "bin lib proof spool state settings.json"
+LINKS = ("bin/celery", "bin/python", "bin/python3")
 TAMPERING = {
-    "altered": "for f in bin/gunicorn bin/celery proof spool; do chmod u+w $f; "
+    "altered": "for f in bin/* proof spool; do chmod u+w $f; "
     f"echo '#!/bin/sh' >$f; echo '{EVIL}' >>$f; done; chmod -R u+w lib; "
     "for f in lib/*.py lib/*/*.py; do echo 'raise SystemExit(66)' >$f; done; echo '{}' >settings.json",
-    "emptied": f"chmod -R u+w {ALL}; "
-    "for f in bin/gunicorn bin/celery proof spool lib/*.py lib/*/*.py settings.json; do : >$f; done",
+    "emptied": f"chmod -R u+w {ALL}; for f in bin/* proof spool lib/*.py lib/*/*.py settings.json; do : >$f; done",
     "removed": f"rm -rf {ALL}",
     "one file removed": "rm bin/celery",
     "one module removed": "rm lib/plane_webhook/asked.py",
@@ -793,12 +794,12 @@ def test_what_an_earlier_run_did_to_the_files_is_undone_by_a_restart(
         texts = {
             "settings.json": what["spec"]["containers"][0]["command"][SETTINGS].replace("$$", "$") + "\n",
             **payload.FILES,
-            "bin/celery": payload.FILES[SHIM],
+            **dict.fromkeys(LINKS, payload.FILES[SHIM]),
         }
         look = f"cd {MOUNT_PATH}; cat {' '.join(texts)}; find . -exec stat -c '%a %n' {{}} +"
         held = container.exec(["bash", "-ec", look]).stdout
     folders = {str(parent) for path in texts for parent in PurePosixPath(path).parents if str(parent) != "."}
-    modes = dict.fromkeys(texts, "444") | dict.fromkeys((SHIM, "bin/celery", PROOF, "spool"), "555")
+    modes = dict.fromkeys(texts, "444") | dict.fromkeys((SHIM, *LINKS, PROOF, "spool"), "555")
     modes |= {"settings.json": "644", "state": "1777", **dict.fromkeys(folders, "755")}
     everything = {f"{mode} ./{path}" for path, mode in modes.items()}
     assert held.startswith("".join(texts.values()))

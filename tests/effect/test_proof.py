@@ -471,7 +471,8 @@ def test_it_shows_the_files_that_it_is_made_of(image: Image) -> None:
         shown = container.exec([PROOF, "--show"])
         other = container.exec([PROOF, "--all"])
     texts = {f"{MOUNT_PATH}/{path}": text for path, text in payload.FILES.items()}
-    texts[f"{MOUNT_PATH}/bin/celery"] = payload.FILES["bin/gunicorn"]
+    for name in ("celery", "python", "python3"):
+        texts[f"{MOUNT_PATH}/bin/{name}"] = payload.FILES["bin/gunicorn"]
     command = inject(api())["spec"]["containers"][0]["command"]
     texts[f"{MOUNT_PATH}/settings.json"] = command[SETTINGS].replace("$$", "$") + "\n"
     expected = "".join(f"==> {path}\n{texts[path]}\n" for path in sorted(texts, key=lambda p: p.rpartition("/")[::2]))
@@ -580,8 +581,8 @@ def test_plane_serves_with_its_own_limits_where_we_are_not_in_effect(image: Imag
         assert len(loud(container)) == 1
 
 
-def test_manage_py_runs_without_the_overlay(image: Image) -> None:
-    """In the entrypoint and by `kubectl exec`: neither knows a settings module of ours."""
+def test_manage_py_by_kubectl_exec_runs_without_the_overlay(image: Image) -> None:
+    """It has the container's PATH, not the launcher's."""
     with serving(image, inject(api())) as (container, _):
         text = "import os; print(os.environ.get('DJANGO_SETTINGS_MODULE'))"
         for argv in (["python", "manage.py", "check"], ["python", "manage.py", "shell", "-c", text]):

@@ -199,6 +199,7 @@ def prefix(part: Part, profile: Profile) -> list[str]:
     settings = {
         "version": __version__,
         "digest": profile.digest,
+        "workload": part.workload,  # guard.sh and shim.sh look for it as json.dumps writes it
         "precedence": profile.precedence,
         "env": wanted,
         "kept": list(part.kept),

@@ -24,7 +24,11 @@ plane_webhook_install() (
     if [ "$(cat "$dir/settings.json")" != "$2" ] || ! printf %s "$3" | base64 -d | tar -xzof - -C "$dir"; then
         echo "the files can't be unpacked into $dir"; exit 1
     fi
-    if ! ln "$dir/bin/gunicorn" "$dir/bin/celery"; then echo "what was written to $dir is not there"; exit 1; fi
+    names=celery
+    case $2 in *'"workload": "api"'* | *'"workload": "consumer"'*) names='celery python python3' ;; esac
+    for name in $names; do
+        if ! ln "$dir/bin/gunicorn" "$dir/bin/$name"; then echo "what was written to $dir is not there"; exit 1; fi
+    done
     if [ "$("$dir/bin/celery" plane-webhook-self-test)" != ok ]; then echo "programs in $dir do not run"; exit 1; fi
 )
 if plane_webhook_word=$(plane_webhook_install /plane-webhook "$2" "$3" 2>/dev/null); then
@@ -32,7 +36,7 @@ if plane_webhook_word=$(plane_webhook_install /plane-webhook "$2" "$3" 2>/dev/nu
         eval "[ -n \"\${${plane_webhook_word%%=*}+set}\" ]" || export "$plane_webhook_word"
     done
     export PATH="/plane-webhook/bin:${PATH-}"
-    echo "plane-webhook: launcher in place; what is in effect is said when Plane starts gunicorn or celery" >&2
+    echo "plane-webhook: launcher in place; what is in effect is said when Plane starts gunicorn, celery or manage.py" >&2
 else
     plane_webhook_word="${plane_webhook_word:-the guard failed}; Plane runs as its chart made it"
     # Rotation that is off without confirms loses tasks. Where Plane's entrypoint reads our variable, it gets the limits

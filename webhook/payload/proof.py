@@ -18,6 +18,8 @@ import sys
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(here, "lib"))
 sys.dont_write_bytecode = True
+# Commands of manage.py that publish nothing: the shim has the same list.
+IDLE = ("migrate", "wait_for_db", "wait_for_migrations", "collectstatic", "check")
 
 
 def slurp(pid, name):
@@ -31,22 +33,36 @@ def ancestor(pid):
     return ancestor(parent) if parent else pid
 
 
-def become_owner():
+def program_of(argv, workload):
+    """A process's program and where in argv it stands: gunicorn, celery and, in a consumer, a manage.py command; else None.
+
+    An interpreter with its options and the program's path, or the title that setproctitle leaves.
+    """
+    for at, word in enumerate(argv[:6]):
+        name = os.path.basename(word).split(":")[0]
+        if name in ("gunicorn", "celery"):
+            return name, at
+        if name == "manage.py" and workload == "consumer" and argv[at + 1 :] and argv[at + 1] not in IDLE:
+            return name, at
+    return None
+
+
+def become_owner(workload):
     """Become the user whom Plane runs as: its newer entrypoints leave root, whom the kernel then keeps from looking in."""
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()) if os.geteuid() == 0 else ():
         try:
-            words, owner = slurp(pid, "cmdline").split("\0")[:6], os.stat("/proc/%d" % pid)
+            argv, owner = slurp(pid, "cmdline").split("\0")[:-1], os.stat("/proc/%d" % pid)
         except OSError:  # gone meanwhile
             continue
-        if owner.st_uid and any(os.path.basename(word).split(":")[0] in ("gunicorn", "celery") for word in words):
+        if owner.st_uid and program_of(argv, workload):
             os.setgroups([])
             os.setgid(owner.st_gid)
             os.setuid(owner.st_uid)
             return
 
 
-def processes():
-    """The container's gunicorn and celery processes: (pid, program, interpreter, argv, environment), oldest first."""
+def processes(workload):
+    """The container's processes that publish: (pid, program, interpreter, argv, environment), oldest first."""
     found = []
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
         try:
@@ -55,13 +71,10 @@ def processes():
             family = ancestor(pid)
         except OSError:  # gone meanwhile, or not ours to read
             continue
-        # An interpreter with its options and the program's path, or the title that setproctitle leaves.
-        for at, word in enumerate(argv[:6]):
-            program = os.path.basename(word).split(":")[0]
-            if program in ("gunicorn", "celery"):
-                interpreter = [part for part in argv[:at] if part != "-m"] or ["python3"]
-                found.append((family, (pid, program, interpreter, argv, environ)))
-                break
+        program = program_of(argv, workload)
+        if program:
+            interpreter = [part for part in argv[: program[1]] if part != "-m"] or ["python3"]
+            found.append((family, (pid, program[0], interpreter, argv, environ)))
     return [process for family, process in found if family == found[0][0]]
 
 
@@ -101,9 +114,10 @@ def configuration(names, pid, program, interpreter, argv, environ):
 
 def fill(ours, settings, row):
     """Call `row(what, asked, found, how)` for each check; returns what the spool holds and what the processes say."""
-    running = processes()
+    running = processes(settings["workload"])
     if not running:
-        raise ValueError("no gunicorn or celery process runs here (or none that this user may read)")
+        programs = "manage.py, gunicorn" if settings["workload"] == "consumer" else "gunicorn"
+        raise ValueError("no %s or celery process runs here (or none that this user may read)" % programs)
     pid, program, _, argv, environ = running[0]
     how = "read from /proc/PID/environ of " + ", ".join(str(process[0]) for process in running)
 
@@ -169,7 +183,7 @@ def main():
 
         settings = ours.asked()
         report.update(version=settings["version"], settings=settings["digest"], kept=settings["kept"])
-        become_owner()
+        become_owner(settings["workload"])
         report["spool"], report["processes"] = fill(ours, settings, row)
         report["in_effect"] = all(each["agrees"] for each in report["checks"])
     except Exception as error:

@@ -47,7 +47,8 @@ def asked():
     try:
         with open(os.path.join(os.path.dirname(LIBRARY), "settings.json"), encoding="utf-8") as file:
             settings = decode(file.read())
-        texts = [settings[name] for name in ("version", "digest", "precedence")] + list(settings["env"].values())
+        texts = [settings[name] for name in ("version", "digest", "workload", "precedence")]
+        texts += list(settings["env"].values())
         found = [(settings["kept"], list)] + [(text, str) for text in texts]
         found += [(settings["publish"][name], kind) for name, kind in PUBLISH.items()]
         for value, kind in found:
