@@ -232,6 +232,31 @@ def test_a_slow_queue_is_waited_for_and_not_sent_to_again(
         assert arrive(broker, 6) == ["first", *names(5)]
 
 
+BETWEEN = """
+from plane_webhook.publisher import Publisher
+keep = Publisher._keep
+def late(self, job):
+    time.sleep(1)
+    keep(self, job)
+Publisher._keep = late
+send("first")
+wait()
+send("kept-0")
+wait()
+"""
+
+
+def test_what_is_confirmed_before_it_could_be_kept_is_not_kept(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, BETWEEN) as client:
+        client.run()
+        proxy.flow(down=Flow(delay=PATIENCE * 1.3))
+        assert client.go_on()["kept-0"][0] == "sent"
+        time.sleep(1)
+        assert arrive(broker, 2) == ["first", "kept-0"]
+
+
 def test_an_answer_to_another_message_is_none(image: images.Image, proxy: Proxy, broker: Broker, redis: Redis) -> None:
     """The acknowledgement of the one before comes late: it must not pass for that of the next, which is lost."""
     with Client(image, url(proxy), redis, FIVE) as client:

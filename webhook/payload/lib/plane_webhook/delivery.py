@@ -129,7 +129,7 @@ class Delivery:
             self.left = sum(self.spool.waiting())
         except SpoolError:
             self.left = None
-        return 0 if self.left else 30.0
+        return 1.0 if self.left else 30.0
 
     def lost(self):
         """The link is gone: what was on its way is in the spool still."""

@@ -88,8 +88,8 @@ class Publisher:
             if job.outcome is True:
                 return
         with self.lock:
-            if job.link is not None or job.outcome is not None:
-                pass  # on its way, or at its end
+            if job.link is not None or job.outcome is not None or job in self.jobs:
+                pass  # on its way, at its end, or to go again
             elif self.state.healthy:
                 self.jobs.append(job)
             elif job.keepable and not self.state.lasting:
@@ -119,14 +119,15 @@ class Publisher:
                 if left <= 0:
                     break
                 if link.pending() or link.poller.poll(left * 1000):
-                    link.read(DRIVE)
+                    try:
+                        link.read(DRIVE)
+                    except socket.timeout:
+                        break  # half a frame: the thread waits for the rest
                     self._settle()
-        except socket.timeout:
-            pass  # half a frame: the thread waits for the rest
         except Exception as error:
             self._lose(name_of(error))
         except BaseException as error:  # a time limit of the task's that publishes, in the midst of a frame maybe
-            job.outcome = error
+            self._abandon(job, error)
             self._lose(name_of(error))
             raise
         if self.flying:
@@ -137,10 +138,8 @@ class Publisher:
             job.done.wait(max(job.begun + self.patience - time.monotonic(), 0))
             if job.outcome is None and not job.keepable:
                 job.done.wait(self.timeout)
-        except BaseException as error:  # a time limit of the task's that publishes: then nobody wants it kept
-            with self.lock:
-                self.putting -= job.outcome is KEEP
-                job.outcome = error
+        except BaseException as error:  # a time limit of the task's that publishes
+            self._abandon(job, error)
             raise
         with self.lock:
             if job.outcome is None:
@@ -148,27 +147,38 @@ class Publisher:
             if job.outcome is None:
                 job.outcome = self._error(doubt=job.link is not None)
 
-    def _keep(self, job):
-        """Put it into the spool; the caller has counted it in `putting`."""
+    def _abandon(self, job, error):
+        """Its caller is gone, and nobody wants it kept."""
         with self.lock:
-            doubt = job.link is not None and job.answer is None
-        why_not = None
+            self.putting -= job.outcome is KEEP
+            job.outcome = error
+
+    def _keep(self, job):
+        """Put it into the spool, unless it has been answered since that was decided; it counts in `putting` until then."""
+        kept = doubt = False
+        why_not = ""
         try:
-            self.spool.put(job.message, doubt)
+            with self.lock:
+                answer, doubt = job.answer, job.link is not None and job.answer is None
+            if answer is None or answer is LOST:
+                self.spool.put(job.message, doubt)
+                kept = True
         except SpoolError as error:
-            why_not = error
+            why_not = str(error)
         finally:
             with self.lock:
                 self.putting -= 1
                 answer = job.answer
-                job.doubted = doubt and answer is None and why_not is None
-                self.state.kept += why_not is None and not self.state.healthy
+                job.doubted = kept and doubt and answer is None
+                self.state.kept += kept and not self.state.healthy
                 self.look = 0.0
-        if why_not is not None:
-            if answer is not True:
-                raise self._error(str(why_not), doubt)
-        elif doubt and answer is not None:
+        if kept and doubt and answer is not None:
             self._no_doubt(job)
+        elif not kept and answer is not None and answer is not LOST:
+            if answer is not True:
+                raise answer
+        elif not kept:
+            raise self._error(why_not, doubt)
 
     def _error(self, why_not_kept="", doubt=False):
         """What a caller is told who is not told that all is well."""
