@@ -1,10 +1,12 @@
 """The reference in docs/ says what the code says."""
 
+import importlib
 from pathlib import Path
 
 import pytest
 import yaml
 
+from webhook import payload
 from webhook.admission.reasons import SENTENCES
 from webhook.settings import Settings, parse
 
@@ -35,3 +37,11 @@ def test_each_key_is_explained_with_its_default() -> None:
             assert f"`{shown}`" in row.replace("`5`", "`5.0`").replace("`1`", "`1.0`")
     for name, value in {**default, "namespaces": {}}.items():
         assert name in ("env", "publish") or f"| `{name}` | `{shown_as(value)}` |" in text
+
+
+def test_each_name_that_is_replaced_is_explained_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(payload.__file__).parent / "lib"))
+    table = importlib.import_module("plane_webhook.patches").TABLE
+    lines = (DOCS / "patches.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| `")]
+    assert rows == [f"| `{module}` | `{name}` | {ours} | {missing} |" for module, name, ours, missing in table]
