@@ -15,10 +15,18 @@ file = Path(os.environ.get(OUTCOMES, os.devnull))  # read now: tests change the 
 
 
 def install() -> None:
-    """Install our patches with the deadline and the timeout that Plane's containers get by default."""
-    from plane_webhook_settings import bound  # noqa: PLC0415 - not where the tests run as they are
+    """Install our patches as Plane's settings do, but for the spool, which needs a Redis."""
+    from plane_webhook import patches  # noqa: PLC0415 - not where the tests run as they are
 
-    bound(15, 5)
+    publish = {
+        "mandatory": True,
+        "patience": 1.0,
+        "timeout": 5.0,
+        "spool": "none",
+        "spool_tasks": 1,
+        "spool_bytes": 1024,
+    }
+    patches.install(publish, None, None)
 
 
 def pytest_configure() -> None:

@@ -21,7 +21,8 @@ def resolve(package, names):
 
     importlib.import_module(package)
     from celery import current_app
-    from kombu import Producer
+
+    from .patches import replaced
 
     found = {name: current_app.conf[name] for name in names}
     # Of what is neither a number nor a switch the kind is enough: nobody knows what a text may hold.
@@ -29,7 +30,7 @@ def resolve(package, names):
         name: value if isinstance(value, (int, type(None))) else type(value).__name__ for name, value in found.items()
     }
     found["transport"] = current_app.connection_for_write().transport.driver_name
-    found["publisher"] = hasattr(Producer.publish, "plane_webhook")
+    found["publisher"] = all(replaced().values())
     return found
 
 

@@ -1,8 +1,9 @@
 """What of other people's libraries is replaced, and when it is: the only module that changes an object of theirs.
 
-`TABLE` is read by `install`, by `proof`, by the tests and by the documents.
+`TABLE` says it for people: `proof` goes by it, and the documents are held against it.
 """
 
+import importlib
 import os
 import threading
 
@@ -46,6 +47,17 @@ def install(publish, redis_url, secret):
     Producer.publish = publish_task
     os.register_at_fork(after_in_child=_forget)
     _start_with_the_process()
+
+
+def replaced():
+    """Of each name in the table, whether ours is in its place in this process: a dict."""
+    found = {}
+    for module, name, *_ in TABLE:
+        where = importlib.import_module(module)
+        for part in name.split("."):
+            where = getattr(where, part, None)
+        found["%s.%s" % (module, name)] = hasattr(where, "plane_webhook")
+    return found
 
 
 def publisher_for(connection):
@@ -100,7 +112,11 @@ def _start_with_the_process():
     Only in processes that don't fork any more: gunicorn's workers from their first request, Celery's pool and beat.
     """
     from celery.signals import beat_init, worker_process_init
-    from django.core.signals import request_started
+
+    try:
+        from django.core.signals import request_started
+    except ImportError:  # Celery without Django, as in its own tests
+        return
 
     def start(**_):
         request_started.disconnect(dispatch_uid="plane-webhook")

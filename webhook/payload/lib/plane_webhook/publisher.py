@@ -29,6 +29,7 @@ from .state import State
 
 LOOK = 30.0  # seconds between two looks of a healthy process at the spool, for what others left there
 BEAT = 5.0  # seconds between two signs of life to the broker
+TELL = 2.0  # seconds between two notes of how much is kept
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame
 STATES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "state")
 
@@ -72,7 +73,7 @@ class Publisher:
         # With `io`:
         self.link = None
         self.delivery = Delivery(spool) if spool is not None else None
-        self.lived = 0.0
+        self.lived = self.told = 0.0
 
     # ---- Callers
 
@@ -244,6 +245,8 @@ class Publisher:
                 self._watch(now)
             self._send()
             self._settle()
+            if not self.state.healthy and now - self.told > TELL:
+                self._tell(now)
             wait = min(self._deliver(now), self._connect(now), self._due(now))
             poll = select.poll()
             poll.register(self.ears, select.POLLIN)
@@ -473,6 +476,7 @@ class Publisher:
 
     def _tell(self, now):
         """Leave the state where `proof` finds it."""
+        self.told = now
         path = os.path.join(STATES, str(os.getpid()))
         try:
             with open(path + ".part", "w") as file:

@@ -216,15 +216,24 @@ class Spool:
             return pipeline.execute()
 
         waiting, doubtful, size, oldest, aside = self._call(ask)
-        first = self._open(oldest) if oldest else None
-        refused = [self._open(token) for token in aside]
+        first = self._look(oldest) if oldest else None
         return {
             "waiting": waiting,
             "sent and not confirmed": doubtful,
             "bytes": int(size or 0),
             "oldest, seconds": round(time.time() - first.since, 1) if first else None,
-            "set aside": ["%s: %s" % (entry.message, entry.reason) for entry in refused],
+            "set aside": [
+                "%s: %s" % (entry.message, entry.reason) if entry else "one that can't be read here"
+                for entry in map(self._look, aside)
+            ],
         }
+
+    def _look(self, token):
+        """The entry, for people; None if it can't be read."""
+        try:
+            return self._open(token)
+        except Exception:
+            return None
 
     def _field(self, message):
         return "%s|%s|%d" % (self.me, message.id, id(message))  # a task that is tried again has the same id
