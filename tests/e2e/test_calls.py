@@ -41,7 +41,7 @@ def test_a_stopped_webhook_is_ignored_or_named_and_one_that_is_back_is_called_ag
     controlplane: ControlPlane, namespace: str
 ) -> None:
     elsewhere = controlplane.namespace("calls-elsewhere")
-    stranger = api_pod("stranger", command=["sleep"])
+    stranger = api_pod("stranger", command=["sleep"], image="busybox")
     with Webhook() as webhook, registered(controlplane, webhook):
         webhook.process.kill()
         before = controlplane.failed_calls(WEBHOOK)
