@@ -336,14 +336,14 @@ class Stack(Startable):
         return taken
 
     def _wait_for_late_ones(self) -> None:
-        """Return when all that was answered 200 has arrived, or when nothing arrives any more."""
+        """Return when all that was answered 200 has arrived, or when nothing of it arrives any more."""
         wanted = {each for shot in self.shots if shot.status == http.HTTPStatus.OK for each in shot.ids}
-        seen, quiet = -1, time.monotonic() + QUIET
-        while wanted - {each for each, _ in self._arrived} and time.monotonic() < quiet:
-            self.drain()
-            if len(self._arrived) > seen:
-                seen, quiet = len(self._arrived), time.monotonic() + QUIET
+        missing, quiet = len(wanted) + 1, time.monotonic() + QUIET
+        while (left := wanted - {each for each, _ in self._arrived}) and time.monotonic() < quiet:
+            if len(left) < missing:  # others don't count: beat's never end
+                missing, quiet = len(left), time.monotonic() + QUIET
             time.sleep(0.1)
+            self.drain()
 
 
 def disordered(times: Mapping[str, tuple[float, float]], arrived: Iterable[frozenset[str]]) -> int:
