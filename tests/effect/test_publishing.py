@@ -532,7 +532,8 @@ print("transport %s 0" % sorted(connection.transport_options), flush=True)
 wait()
 other("others-2")
 tell("unserializable", lambda: its.send_task("lab.task", args=(object(),)))
-tell("unretried", lambda: its.send_task("lab.task", task_id="unretried", retry=False))
+its.conf.task_publish_retry = False
+tell("unretried", lambda: its.send_task("lab.task", task_id="unretried"))
 """
 
 

@@ -38,10 +38,13 @@ def install(publish, redis_url, secret):
         publisher = publisher_for(self.connection) if headers and "task" in headers else None
         if publisher is None:
             return original(self, body, *args, **kwargs)
+        from celery import current_app
+
         from .message import captured
 
         message = captured(original, self, body, args, kwargs, publish["mandatory"])
-        return publisher.publish(message, kwargs.get("retry", False))
+        # Celery 5.7 says `retry=False` where it tries again itself, for what a worker publishes after a task.
+        return publisher.publish(message, bool(kwargs.get("retry") or current_app.conf.task_publish_retry))
 
     publish_task.plane_webhook = True
     Producer.publish = publish_task
