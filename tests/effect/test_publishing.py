@@ -533,7 +533,7 @@ wait()
 other("others-2")
 tell("unserializable", lambda: its.send_task("lab.task", args=(object(),)))
 its.conf.task_publish_retry = False
-tell("unretried", lambda: its.send_task("lab.task", task_id="unretried"))
+tell("unretried", lambda: its.send_task("lab.task", task_id="unretried", retry=False))
 """
 
 
