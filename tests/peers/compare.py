@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -68,7 +67,7 @@ def counts(outcomes: Mapping[str, str]) -> str:
 
 def compare(peers: Peers, suite: Suite, *, short: bool = False) -> Comparison:
     """Run a library's tests twice. LabError if pytest itself fails, or finds nothing to run."""
-    say(f"{suite.package}: its tests as they are and with our patches")
+    say(f"{suite.package}: its tests as they are, then with our patches")
     timeout = SHORT if short else TIMEOUT
     comparison = _compare(peers, suite, suite.short if short else suite.paths, timeout)
     if faults := comparison.faults():
@@ -81,8 +80,7 @@ def compare(peers: Peers, suite: Suite, *, short: bool = False) -> Comparison:
 
 
 def _compare(peers: Peers, suite: Suite, paths: Sequence[str], timeout: int) -> Comparison:
-    with ThreadPoolExecutor(2) as pool:  # side by side: half the time, and both meet the same machine
-        alone, patched = pool.map(lambda patched: _run(peers, suite, paths, timeout, patched=patched), (False, True))
+    alone, patched = (_run(peers, suite, paths, timeout, patched=patched) for patched in (False, True))
     return Comparison(suite.package, alone, patched)
 
 
