@@ -6,6 +6,7 @@ Nothing here waits for longer than `timeout` seconds at a time, but for a peer t
 """
 
 import select
+import socket
 import time
 from collections import OrderedDict
 
@@ -44,7 +45,8 @@ class _Connection(pyamqp.Connection):
         try:
             return super().on_inbound_method(channel_id, *rest)
         except ChannelError as error:
-            error.plane_webhook_channel = channel_id
+            # While one is being opened anew another one may be closed, whose error is then the only one that is raised.
+            error.plane_webhook_channels = getattr(error, "plane_webhook_channels", ()) + (channel_id,)
             raise
 
 
@@ -53,10 +55,9 @@ class Lane:
 
     def __init__(self, channel):
         self.channel, self.number, self.waiting = channel, 0, OrderedDict()
-        self.refused = MessageNacked("the queue refused it")
         channel.events["basic_return"].add(self._returned)
         channel.events["basic_ack"].add(lambda tag, multiple: self._answered(tag, multiple, True))
-        channel.events["basic_nack"].add(lambda tag, multiple: self._answered(tag, multiple, self.refused))
+        channel.events["basic_nack"].add(self._refused)
 
     def closed(self, error):
         """It was closed, and is open again: nothing that was unanswered on it will be answered."""
@@ -79,6 +80,9 @@ class Lane:
                 sent.returned = error
                 return
 
+    def _refused(self, tag, multiple):
+        self._answered(tag, multiple, MessageNacked("the queue refused it"))
+
     def _answered(self, tag, multiple, outcome):
         for number in [n for n in self.waiting if n == tag or multiple and n <= tag]:
             sent = self.waiting.pop(number)
@@ -98,9 +102,10 @@ class Link:
         self.amqp.on_blocked, self.amqp.on_unblocked = self._block, self._unblock
         # Without them py-amqp doesn't look for a `blocked` before it writes, which spins where half a frame has come.
         self.amqp.client_properties.pop("capabilities", None)
-        self.amqp.sock.settimeout(timeout)
+        self.sock = self.amqp.sock  # asked of a connection that was closed, py-amqp would connect anew
+        self.sock.settimeout(timeout)
         self.poller = select.poll()
-        self.poller.register(self.amqp.sock, select.POLLIN)
+        self.poller.register(self.sock, select.POLLIN)
         self.lanes = []
         self.asked = None  # when, and after how many frames, it was asked whether it lives
         try:
@@ -115,7 +120,7 @@ class Link:
         return all(entity.can_cache_declaration and hash(entity) in declared for entity in message.declare)
 
     def fileno(self):
-        return self.amqp.sock.fileno()
+        return self.sock.fileno()
 
     def send(self, message, lane=None):
         """Write a message; returns its Sent, whose outcome is an error already if what it needs can't be declared."""
@@ -151,7 +156,7 @@ class Link:
                 question()
                 return None
             except ChannelError as error:
-                if self._closed(error) is lane:
+                if lane in self._closed(error):
                     return error
 
     def lane(self):
@@ -168,24 +173,30 @@ class Link:
 
         Not drain_events, which after a heartbeat would wait for another frame.
         """
+        with self.amqp.transport.having_timeout(timeout):
+            frame = self.amqp.transport.read_frame()
         try:
-            self.amqp.blocking_read(timeout)
+            self.amqp.on_inbound_frame(frame)
         except ChannelError as error:
             self._closed(error)
+        except socket.timeout:
+            raise ConnectionError("the broker closed a channel and does not open it anew")
 
     def _closed(self, error):
-        """Returns the lane whose channel the broker closed; raises the error where it is the whole connection's."""
-        number = getattr(error, "plane_webhook_channel", None)
-        lane = next((lane for lane in self.lanes if lane.channel.channel_id == number), None)
-        if lane is None or not self.amqp.connected:
+        """Returns the lanes whose channels the broker closed; raises the error where it is the whole connection's."""
+        numbers = getattr(error, "plane_webhook_channels", ())
+        lanes = [lane for lane in self.lanes if lane.channel.channel_id in numbers]
+        if not lanes or len(lanes) < len(set(numbers)) or not self.amqp.connected:
             raise ConnectionError(str(error))
-        lane.closed(error)
-        self._ask(lane, lane.channel.confirm_select)
-        return lane
+        for lane in lanes:
+            lane.closed(error if len(lanes) == 1 else Unanswered())  # of several, nobody knows which error is whose
+        for lane in lanes:
+            self._ask(lane, lane.channel.confirm_select)
+        return lanes
 
     def pending(self):
         """Whether TLS has read more than was asked of it: then the kernel knows of nothing to read."""
-        return bool(getattr(self.amqp.sock, "pending", int)())
+        return bool(getattr(self.sock, "pending", int)())
 
     def owes(self):
         """Since when the broker has owed an answer; None if it owes none."""
@@ -214,16 +225,19 @@ class Link:
     def drop(self):
         """End it without a goodbye, for which one would wait."""
         try:
-            self.amqp.sock.settimeout(0.1)  # TLS says one of its own
+            self.sock.settimeout(0.1)  # TLS says one of its own
+        except OSError:  # it is closed
+            pass
+        try:
             self.amqp.collect()
-        except (OSError, AttributeError):
+        except Exception:  # of what is gone nothing is left to do
             pass
 
     def forget(self):
         """Close it for this process only: another one, which this was forked from, goes on with it."""
         try:
-            self.amqp.sock.close()
-        except (OSError, AttributeError):
+            self.sock.close()
+        except OSError:
             pass
 
     def _block(self, reason):

@@ -30,7 +30,7 @@ from .state import State
 LOOK = 30.0  # seconds between two looks of a healthy process at the spool, for what others left there
 BEAT = 5.0  # seconds between two signs of life to the broker
 TELL = 2.0  # seconds between two notes of how much is kept
-DRIVE = 0.05  # seconds that a caller waits for the rest of a frame
+DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
 STATES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "state")
 
 KEEP = OperationalError("the broker is in trouble")  # an outcome: the caller is to put it into the spool
@@ -115,11 +115,11 @@ class Publisher:
             return
         try:
             self._send_one(job)
-            while self.link is link and job.answer is None and not link.blocked:
+            while self.link is link and job.answer is None and not link.blocked and not self.jobs:
                 left = end - time.monotonic()
                 if left <= 0:
                     break
-                if link.pending() or link.poller.poll(left * 1000):
+                if link.pending() or link.poller.poll(min(left, DRIVE) * 1000):
                     try:
                         link.read(DRIVE)
                     except socket.timeout:
@@ -131,7 +131,7 @@ class Publisher:
             self._abandon(job, error)
             self._lose(name_of(error))
             raise
-        if self.flying:
+        if self.flying or self.jobs:
             self.wake()
 
     def _wait(self, job):
@@ -231,11 +231,19 @@ class Publisher:
                 self._turn()
             except Exception as error:  # a bug of ours: those who wait are let go, and it begins anew
                 say("a bug in plane-webhook: %s" % name_of(error))
-                self._lose(name_of(error))
+                with self.io:
+                    self._lose(name_of(error))
                 time.sleep(1)
 
     def _turn(self):
         """Do what there is to do, then wait for an answer, a caller, or the time of the next thing to do."""
+        now = time.monotonic()
+        if self.delivery is not None and self.state.healthy and not self.delivery.left and now >= self.look:
+            self.look = now + LOOK
+            if self.delivery.told():  # without `io`: a Redis that doesn't answer must not keep a healthy caller waiting
+                self.delivery.look(now)
+            else:
+                self.look = now + 1
         with self.io:
             now = time.monotonic()
             self._take_link(now)
@@ -256,7 +264,10 @@ class Publisher:
                 poll.register(self.link, select.POLLIN if waits else select.POLLRDHUP)
                 wait = 0 if waits and self.link.pending() else wait
         if self.ears in {number for number, _ in poll.poll(max(wait, 0) * 1000)}:
-            os.read(self.ears, 4096)
+            try:
+                os.read(self.ears, 4096)
+            except BlockingIOError:  # another caller, who borrows the thread's work too, has heard it
+                pass
 
     def _silent(self, now):
         """Whether the connection may be dead: then another one is tried, and if that is made, this one is."""
@@ -311,12 +322,13 @@ class Publisher:
                 self._lose(name_of(error))
 
     def _send_one(self, job):
+        link = self.link
         with self.lock:
             if job.outcome is not None:
                 return
-            job.link, job.sent, job.answer = self.link, None, None
+            job.link, job.sent, job.answer = link, None, None
             self.flying.append(job)
-        job.sent = self.link.send(job.message)
+        job.sent = link.send(job.message)
 
     def _read(self):
         """Take in what has come."""
@@ -329,6 +341,8 @@ class Publisher:
     def _settle(self):
         """Tell callers what became of their messages."""
         for job in [job for job in self.flying if job.sent is not None and job.sent.outcome is not None]:
+            if job.sent is None:  # the link was lost meanwhile, and it was answered with that
+                continue
             outcome = job.sent.outcome
             if self.link is not None and outcome is not True and job.sent.may_be_declared_anew():
                 try:
@@ -372,6 +386,9 @@ class Publisher:
         if link is None:
             return
         link.drop()
+        for job in [job for job in self.flying if job.link is link]:
+            if job.sent is not None and job.sent.outcome is True:  # its confirmation was the last to come
+                self._answer(job, True)
         lost = [job for job in self.flying if job.link is link]
         if lost or self.delivery is not None and self.delivery.batch:  # else nobody has noticed, nor need they
             with self.lock:
@@ -403,14 +420,12 @@ class Publisher:
             try:
                 self.spool.live()
             except SpoolError:
-                pass  # whoever delivers next will say so
-        if healthy and not self.delivery.left and now < self.look:
-            return self.look - now
+                self.lived = 0.0
+        if healthy and not self.delivery.left:
+            return max(self.look - now, 0)
         waits = not healthy if self.link is None else self.link.blocked or self.link.asked
         if waits and not self.delivery.batch:
-            return LOOK if self.delivery.told() else 1.0
-        if now >= self.delivery.rest:
-            self.look = now + LOOK
+            return (1.0 if doubts else LOOK) if self.delivery.told() else 1.0
         if self.link is None:  # nobody publishes here: look whether there is a reason to connect
             return self.delivery.look(now)
         try:

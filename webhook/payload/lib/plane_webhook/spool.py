@@ -35,6 +35,7 @@ DENIED = 1.0  # seconds in which nobody asks a Redis again that did not answer
 # KEYS: queue, doubt, aside, bytes. ARGV: entry, most tasks, most bytes, who doubts (empty: goes to the end of the queue)
 PUT = """
 local tasks = redis.call('LLEN', KEYS[1]) + redis.call('HLEN', KEYS[2]) + redis.call('LLEN', KEYS[3])
+if tasks == 0 then redis.call('SET', KEYS[4], 0) end
 local bytes = tonumber(redis.call('GET', KEYS[4]) or '0')
 if tasks >= tonumber(ARGV[2]) or bytes + #ARGV[1] > tonumber(ARGV[3]) then return {0, tasks, bytes} end
 if ARGV[4] == '' then redis.call('RPUSH', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[2], ARGV[4], ARGV[1]) end
