@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ PATIENCE, TIMEOUT = 1.0, 2.0
 OLDEST_AND_NEWEST = (COMBINATIONS[1], COMBINATIONS[0], COMBINATIONS[-1])
 SECRET = "a secret that nobody else has, of many characters"
 QUEUE = "celery"
+ATTEMPTS = 4  # that a process makes at a time
 # What the machine's own slowness may add to a publish that waits for nobody; alone it takes 1 or 2 ms.
 AT_ONCE = 0.5
 
@@ -68,9 +70,19 @@ def wait():
 class Client:
     """Python lines that run until they say WAITS, and on when told to."""
 
-    def __init__(self, image: images.Image, url: str, redis: Redis, text: str, *, install: str = "install()") -> None:
+    def __init__(
+        self, image: images.Image, url: str, redis: Redis, text: str, *, install: str = "install()", spool: int = 0
+    ) -> None:
+        """`spool`: the port of Redis, where that isn't its own."""
         library = str(Path(payload.__file__).parent / "lib")
-        argv = [image.root / "bin/python", "-B", "-c", f"{BEGIN}\n{install}\n{text}", url, f"{redis.url}0"]
+        argv = [
+            image.root / "bin/python",
+            "-B",
+            "-c",
+            f"{BEGIN}\n{install}\n{text}",
+            url,
+            f"redis://127.0.0.1:{spool or redis.port}/0",
+        ]
         env = {"PATH": os.environ["PATH"], "PYTHONPATH": library, "SECRET_KEY": SECRET, "HOSTNAME": "pod"}
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
@@ -517,6 +529,152 @@ def test_of_two_brokers_one_that_refuses_the_login_and_one_that_is_away_are_no_l
             other.heal()
             assert arrive(broker, 40) == names(40)
             assert client.log().count("in trouble") == 1
+
+
+def test_a_connection_that_the_broker_closes_is_not_made_anew_for_nothing(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, FIVE) as client:
+        client.run()
+        broker.rabbitmqctl("close_all_connections", "maintenance")
+        time.sleep(1)
+        assert proxy.accepted == 1
+        assert sent(client.go_on())
+        assert proxy.accepted == 2
+        assert arrive(broker, 6) == ["first", *names(5)]
+
+
+OFTEN = """
+import plane_webhook.publisher
+plane_webhook.publisher.LOOK = 1.0
+send("first")
+wait()
+for n in range(30):
+    time.sleep(0.2)
+    send("kept-%d" % n)
+wait()
+"""
+
+
+def test_a_redis_that_does_not_answer_is_no_trouble_of_a_healthy_broker(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Proxy(redis.port) as way, Client(image, url(proxy), redis, OFTEN, spool=way.port) as client:
+        client.run()
+        way.flow(up=SWALLOW, down=SWALLOW, fresh=True)
+        assert sent(client.go_on())
+        assert "in trouble" not in client.log()
+    assert arrive(broker, 31) == ["first", *names(30)]
+
+
+REFUSED = """
+its.conf.task_queues = [Queue("celery", Exchange("celery"), "celery"),
+                        Queue("topical", Exchange("topical", type="topic"), "topical")]
+its.conf.task_default_queue = "celery"
+crowd = [threading.Thread(target=send, args=("topical-%d" % n,), kwargs={"queue": "topical"}) for n in range(12)]
+send("warm", queue="topical")
+send("first", queue="celery")
+wait()
+for each in crowd:
+    each.start()
+for each in crowd:
+    each.join()
+send("after", queue="celery")
+wait()
+"""
+
+
+def test_of_many_that_are_refused_at_once_each_is_told_and_nobody_else_is_in_trouble(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, REFUSED) as client:
+        client.run()
+        with broker.channel() as channel:
+            channel.exchange_delete("topical")
+        told = client.go_on()
+        assert told.pop("after")[0] == "sent"
+        assert {outcome for outcome, _ in told.values()} == {"NotFound"}
+        assert arrive(broker, 2) == ["first", "after"]
+    with broker.channel() as channel:
+        channel.queue_delete("topical")
+
+
+POISON = """
+odd = Queue("odd", Exchange("odd", type="x-unheard-of"), "odd")
+its.conf.task_queues = [odd, Queue("celery", Exchange("celery"), "celery")]
+its.conf.task_default_queue = "celery"
+send("first", queue="celery")
+wait()
+send("impossible", queue="odd")
+send("second", queue="celery")
+wait()
+send("kept-0", queue="celery")
+send("refused", queue="odd")
+send("kept-1", queue="celery")
+wait()
+"""
+
+
+def test_what_the_broker_ends_the_connection_for_is_an_error_at_once_and_holds_up_nobody(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """A plugin that isn't there any more, for instance: the broker knows no exchange of that type."""
+    with Client(image, url(proxy), redis, POISON) as client:
+        client.run()
+        told = client.go_on()
+        assert told["impossible"] == ("InvalidCommand", told["impossible"][1])
+        assert told["second"][0] == "sent"
+        assert arrive(broker, 2) == ["first", "second"]
+        proxy.door("refuse")
+        proxy.cut()
+        assert sent(client.go_on())
+        proxy.heal()
+        assert arrive(broker, 2) == ["kept-0", "kept-1"]
+        wait_for(lambda: cli(redis, "LLEN", key(redis, "aside")).strip() == "1", 5, "it is set aside")
+        log = client.log()
+    assert log.count("set aside, for the broker refuses it: lab.task[refused]: InvalidCommand") == 1
+
+
+OWED = """
+from plane_webhook import publisher
+from plane_webhook.link import Lane
+publisher.OWED = 3.0
+send("first")
+wait()
+answered, forgotten = Lane._answered, []
+def forgetful(self, *answer):
+    if forgotten:
+        return answered(self, *answer)
+    forgotten.append(answer)
+Lane._answered = forgetful
+send("kept-0")
+send("kept-1")
+wait()
+"""
+
+
+def test_a_confirmation_that_never_comes_on_a_connection_that_lives_is_not_waited_for_for_ever(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """No broker here forgets one, so the client forgets to hear it; the task is delivered twice."""
+    with Client(image, url(proxy), redis, OWED) as client:
+        client.run()
+        told = client.go_on()
+        assert {outcome for outcome, _ in told.values()} == {"sent"}
+        assert arrive(broker, 4) == ["first", "kept-0", "kept-0", "kept-1"]
+
+
+def test_a_handshake_of_tls_that_is_not_answered_ends(image: images.Image, redis: Redis) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        address = f"amqps://guest:guest@127.0.0.1:{deaf.getsockname()[1]}//"
+        accepted = []  # and never answered
+        deaf.settimeout(4 * TIMEOUT)
+        with Client(image, address, redis, "send('kept')\nwait()\n") as client:
+            assert sent(client.run(), slowest=PATIENCE + AT_ONCE)
+            while len(accepted) < ATTEMPTS + 2:
+                accepted.append(deaf.accept()[0])
+        for each in accepted:
+            each.close()
 
 
 OTHERS = """

@@ -6,7 +6,7 @@ holds up those behind it; one that its queue refuses for now waits with those fo
 
 from collections import deque
 
-from amqp.exceptions import MessageNacked
+from amqp.exceptions import IrrecoverableConnectionError, MessageNacked
 
 from . import name_of, say
 from .link import Unanswered
@@ -15,6 +15,7 @@ from .spool import LEASE, LIVES, SpoolError
 WINDOW = 64  # messages that may be unconfirmed at a time; the first one after a connect goes alone
 POLL = 0.2  # seconds between two looks while another process delivers
 PAUSE = 0.2, 1.0  # seconds before a full queue is tried again: the first time, and at most
+STRIKES = 3  # times that the broker may end the connection for one message before that is set aside
 
 
 class Delivery:
@@ -25,6 +26,7 @@ class Delivery:
         self.batch = []  # (entry, Sent): what is on its way
         self.window, self.leads = 1, False
         self.passed, self.full, self.pause = 0, set(), PAUSE[0]
+        self.struck, self.strikes = None, 0  # the entry for which the broker ended the connection, and how often
         self.owed = deque()  # what Redis has to hear before anything is sent again, or it would arrive twice
         self.rest = self.renew = self.adopted = 0.0
 
@@ -95,8 +97,26 @@ class Delivery:
             if self._route(entry) in self.full:
                 self.passed += 1
             else:
-                self.batch.append((entry, link.send(entry.message, lane)))
+                self.batch.append((entry, self._send(link, entry, lane)))
         return 0 if all(sent.outcome is not None for _, sent in self.batch) else LEASE / 3
+
+    def _send(self, link, entry, lane):
+        try:
+            return link.send(entry.message, lane)
+        except IrrecoverableConnectionError as error:  # in answer to what it wants declared
+            self._strike(entry, error)
+            raise
+
+    def _strike(self, entry, error):
+        """The broker ended the connection for this one; if it always does, nothing behind it would ever go."""
+        self.strikes = self.strikes + 1 if self.struck == entry.token else 1
+        self.struck = entry.token
+        if self.strikes == STRIKES:
+            self._set_aside(entry, name_of(error))
+
+    def _set_aside(self, entry, reason):
+        self.tell(lambda refused: self.spool.set_aside(*refused), (entry, reason))
+        say("set aside, for the broker refuses it: %s: %s" % (entry.message, reason))
 
     def _end_of_pass(self):
         if self.passed:
@@ -124,9 +144,7 @@ class Delivery:
                 link.send_again(sent)
                 self.batch.append((entry, sent))
             else:
-                reason = name_of(sent.outcome)
-                self.tell(lambda refused: self.spool.set_aside(*refused), (entry, reason))
-                say("set aside, for the broker refuses it: %s: %s" % (entry.message, reason))
+                self._set_aside(entry, name_of(sent.outcome))
 
     def look(self, now):
         """Learn how many wait; returns after how many seconds to call again."""
@@ -136,11 +154,13 @@ class Delivery:
             self.left = None
         return 1.0 if self.left else 30.0
 
-    def lost(self):
-        """The link is gone: what was on its way and not confirmed is in the spool still."""
+    def lost(self, error):
+        """The link is gone, of this error: what was on its way and not confirmed is in the spool still."""
         confirmed = [entry.token for entry, sent in self.batch if sent.outcome is True]
         if confirmed:
             self.tell(self.spool.done, confirmed)
+        if len(self.batch) == 1 and not confirmed and isinstance(error, IrrecoverableConnectionError):
+            self._strike(self.batch[0][0], error)
         self.batch, self.window, self.rest, self.passed = [], 1, 0.0, 0
 
     def leave(self):

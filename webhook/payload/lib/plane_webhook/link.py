@@ -7,11 +7,13 @@ Nothing here waits for longer than `timeout` seconds at a time, but for a peer t
 
 import select
 import socket
+import threading
 import time
 from collections import OrderedDict
 
 from amqp import spec
-from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, MessageNacked
+from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, MessageNacked, error_for_code
+from amqp.serialization import loads
 from kombu.common import maybe_declare
 from kombu.transport import pyamqp
 
@@ -41,13 +43,41 @@ class Sent:
 class _Connection(pyamqp.Connection):
     """Says of which channel an error is: py-amqp opens the channel anew before it raises, without confirms."""
 
-    def on_inbound_method(self, channel_id, *rest):
+    def on_inbound_method(self, channel_id, signature, payload, content):
         try:
-            return super().on_inbound_method(channel_id, *rest)
+            return super().on_inbound_method(channel_id, signature, payload, content)
         except ChannelError as error:
             # While one is being opened anew another one may be closed, whose error is then the only one that is raised.
-            error.plane_webhook_channels = getattr(error, "plane_webhook_channels", ()) + (channel_id,)
+            errors = getattr(error, "plane_webhook_errors", {})
+            if errors and signature == spec.Channel.Close:
+                code, text, *method = loads("BsBB", payload, 4)[0]  # behind the signature's four bytes
+                errors[channel_id] = error_for_code(code, text, tuple(method), ChannelError)
+            else:
+                errors[channel_id] = error
+            error.plane_webhook_errors = errors
             raise
+
+    def connect(self, callback=None):
+        """py-amqp 5.1 waits for ever for a peer that doesn't answer in a handshake of TLS."""
+        if not self.ssl:
+            return super().connect(callback)
+        timer = threading.Timer(2 * self.connect_timeout, self._hang_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().connect(callback)
+        finally:
+            timer.cancel()
+
+    def Transport(self, *args, **kwargs):
+        self.plane_webhook_way = super().Transport(*args, **kwargs)
+        return self.plane_webhook_way
+
+    def _hang_up(self):
+        try:
+            self.plane_webhook_way.sock.shutdown(socket.SHUT_RDWR)
+        except (AttributeError, OSError):  # there is none yet, or no more
+            pass
 
 
 class Lane:
@@ -60,7 +90,7 @@ class Lane:
         channel.events["basic_nack"].add(self._refused)
 
     def closed(self, error):
-        """It was closed, and is open again: nothing that was unanswered on it will be answered."""
+        """The broker closed it with this error, and it is open again: nothing that was unanswered will be answered."""
         unanswered = [sent for sent in self.waiting.values() if sent.outcome is None]
         self.number, self.waiting = 0, OrderedDict()
         for sent in unanswered:  # of several it is one, and nobody says which
@@ -163,10 +193,24 @@ class Link:
         """The channel on which least is unanswered; a new one if there may be more."""
         idle = min(self.lanes, key=lambda lane: len(lane.waiting), default=None)
         if idle is None or idle.waiting and len(self.lanes) < CHANNELS:
-            idle = Lane(self.amqp.channel())
+            idle = Lane(self._opened(self.amqp.Channel(self.amqp)))
             self.lanes.append(idle)
             self._ask(idle, idle.channel.confirm_select)
         return idle
+
+    def _opened(self, channel):
+        """Open a new channel. Meanwhile others may be closed, which doesn't end the opening of this one."""
+        step = channel.open
+        while not channel.is_open:
+            try:
+                step()
+            except ChannelError as error:
+                self._closed(error)
+            step = self._drain
+        return channel
+
+    def _drain(self):
+        self.amqp.drain_events(timeout=self.timeout)
 
     def read(self, timeout):
         """Take in one frame, whose bytes may be `timeout` seconds apart; what has come of it isn't lost if they aren't.
@@ -184,12 +228,12 @@ class Link:
 
     def _closed(self, error):
         """Returns the lanes whose channels the broker closed; raises the error where it is the whole connection's."""
-        numbers = getattr(error, "plane_webhook_channels", ())
-        lanes = [lane for lane in self.lanes if lane.channel.channel_id in numbers]
-        if not lanes or len(lanes) < len(set(numbers)) or not self.amqp.connected:
+        errors = getattr(error, "plane_webhook_errors", {})
+        lanes = [lane for lane in self.lanes if lane.channel.channel_id in errors]
+        if not lanes or len(lanes) < len(errors) or not self.amqp.connected:
             raise ConnectionError(str(error))
         for lane in lanes:
-            lane.closed(error if len(lanes) == 1 else Unanswered())  # of several, nobody knows which error is whose
+            lane.closed(errors[lane.channel.channel_id])
         for lane in lanes:
             self._ask(lane, lane.channel.confirm_select)
         return lanes

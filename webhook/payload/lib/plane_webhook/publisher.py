@@ -16,8 +16,9 @@ import socket
 import threading
 import time
 from collections import deque
+from weakref import WeakSet
 
-from amqp.exceptions import MessageNacked
+from amqp.exceptions import AMQPNotImplementedError, InvalidCommand, MessageNacked
 from kombu.exceptions import OperationalError
 
 from . import name_of, say
@@ -29,6 +30,7 @@ from .state import State
 
 LOOK = 30.0  # seconds between two looks of a healthy process at the spool, for what others left there
 BEAT = 5.0  # seconds between two signs of life to the broker
+OWED = 600.0  # seconds: a confirmation that is owed for longer, on a connection that lives, will not come
 TELL = 2.0  # seconds between two notes of how much is kept
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
 STATES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "state")
@@ -43,7 +45,19 @@ class Job:
     `outcome`: what the caller is told (None: nothing yet; True, an error, KEEP). `answer`: what became of what was sent.
     """
 
-    __slots__ = ("message", "retry", "keepable", "begun", "done", "outcome", "link", "sent", "answer", "doubted")
+    __slots__ = (
+        "message",
+        "retry",
+        "keepable",
+        "begun",
+        "done",
+        "outcome",
+        "link",
+        "sent",
+        "answer",
+        "doubted",
+        "__weakref__",
+    )
 
     def __init__(self, message, retry, keepable):
         self.begun = time.monotonic()
@@ -62,7 +76,7 @@ class Publisher:
         self.spool, self.why, self.patience, self.timeout = spool, why, patience, timeout
         self.io, self.lock, self.state = threading.Lock(), threading.Lock(), State()
         self.jobs = deque()  # not sent yet
-        self.putting = 0  # callers that are about to put something into the spool
+        self.putting = WeakSet()  # those whose callers are about to put them into the spool, or were ended before that
         self.thread = None
         self.ears, self.mouth = os.pipe()
         os.set_blocking(self.ears, False)
@@ -126,10 +140,10 @@ class Publisher:
                         break  # half a frame: the thread waits for the rest
                     self._settle()
         except Exception as error:
-            self._lose(name_of(error))
+            self._lose(error)
         except BaseException as error:  # a time limit of the task's that publishes, in the midst of a frame maybe
             self._abandon(job, error)
-            self._lose(name_of(error))
+            self._lose(error)
             raise
         if self.flying or self.jobs:
             self.wake()
@@ -151,7 +165,7 @@ class Publisher:
     def _abandon(self, job, error):
         """Its caller is gone, and nobody wants it kept."""
         with self.lock:
-            self.putting -= job.outcome is KEEP
+            self.putting.discard(job)
             job.outcome = error
 
     def _keep(self, job):
@@ -168,7 +182,7 @@ class Publisher:
             why_not = str(error)
         finally:
             with self.lock:
-                self.putting -= 1
+                self.putting.discard(job)
                 answer = job.answer
                 job.doubted = kept and doubt and answer is None
                 self.state.kept += kept and not self.state.healthy
@@ -232,7 +246,7 @@ class Publisher:
             except Exception as error:  # a bug of ours: those who wait are let go, and it begins anew
                 say("a bug in plane-webhook: %s" % name_of(error))
                 with self.io:
-                    self._lose(name_of(error))
+                    self._lose(error)
                 time.sleep(1)
 
     def _turn(self):
@@ -302,12 +316,14 @@ class Publisher:
                         self._recovered()
             elif link.silent(now) > 3 * self.timeout:
                 self._lose("no answer within %g s" % (3 * self.timeout))
+            elif now - owes > OWED:
+                self._lose("no confirmation within %g s on a connection that lives" % OWED)
             else:
                 with self.lock:
                     self._troubled("no confirmation within %g s" % self.patience)
                 link.ask(now)
         except Exception as error:
-            self._lose(name_of(error))
+            self._lose(error)
 
     def _send(self):
         """Send what callers have brought."""
@@ -319,7 +335,7 @@ class Publisher:
             try:
                 self._send_one(job)
             except Exception as error:
-                self._lose(name_of(error))
+                self._lose(error)
 
     def _send_one(self, job):
         link = self.link
@@ -328,7 +344,11 @@ class Publisher:
                 return
             job.link, job.sent, job.answer = link, None, None
             self.flying.append(job)
-        job.sent = link.send(job.message)
+        try:
+            job.sent = link.send(job.message)
+        except (InvalidCommand, AMQPNotImplementedError) as error:  # to be had for an exchange of an unknown type, say
+            self._answer(job, error)
+            raise
 
     def _read(self):
         """Take in what has come."""
@@ -336,7 +356,7 @@ class Publisher:
             while self.link.pending() or self.link.poller.poll(0):
                 self.link.read(self.timeout)
         except Exception as error:
-            self._lose(name_of(error))
+            self._lose(error)
 
     def _settle(self):
         """Tell callers what became of their messages."""
@@ -348,7 +368,7 @@ class Publisher:
                 try:
                     self.link.send_again(job.sent)
                 except Exception as error:
-                    self._lose(name_of(error))
+                    self._lose(error)
                 continue
             if isinstance(outcome, MessageNacked):
                 with self.lock:
@@ -380,8 +400,8 @@ class Publisher:
         self.look = 0.0
         self.wake()
 
-    def _lose(self, cause):
-        """The link is gone."""
+    def _lose(self, error):
+        """The link is gone; `error`: why, as an exception or as text."""
         link, self.link = self.link, None
         if link is None:
             return
@@ -392,9 +412,9 @@ class Publisher:
         lost = [job for job in self.flying if job.link is link]
         if lost or self.delivery is not None and self.delivery.batch:  # else nobody has noticed, nor need they
             with self.lock:
-                self._troubled(cause)
+                self._troubled(error if isinstance(error, str) else name_of(error))
         if self.delivery is not None:
-            self.delivery.lost()
+            self.delivery.lost(error)
         for job in reversed(lost):  # what was doubtful goes first, and the first of it foremost
             self._answer(job, LOST)
 
@@ -413,7 +433,7 @@ class Publisher:
         if self.delivery is None:
             return LOOK
         with self.lock:
-            healthy, putting = self.state.healthy, self.putting
+            healthy, putting = self.state.healthy, len(self.putting)
             doubts = any(job.doubted for job in self.flying)
         if doubts and now - self.lived > LIVES / 5:
             self.lived = now
@@ -431,7 +451,7 @@ class Publisher:
         try:
             wait = self.delivery.step(self.link, now)
         except Exception as error:
-            self._lose(name_of(error))
+            self._lose(error)
             return 0
         if not healthy and not self.delivery.batch and not doubts and not putting:
             if self.delivery.left == 0 or self.delivery.unreachable:
@@ -480,7 +500,7 @@ class Publisher:
 
     def _to_be_kept(self, job):
         job.outcome = KEEP
-        self.putting += 1  # until its caller has put it into the spool
+        self.putting.add(job)  # until its caller has put it into the spool
 
     def _recovered(self):
         now = time.monotonic()
