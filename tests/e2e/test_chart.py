@@ -1,0 +1,234 @@
+"""manifests/chart makes what manifests/base and the commands make; a real helm installs, changes and removes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from lab.cache import LabError
+from lab.controlplane.programs import VERSIONS, binary
+from lab.process import wait_for
+from lab.webhook import Webhook, command
+from tests.e2e.cluster import INJECT, api_pod, create, injected
+from webhook.settings import Settings, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.controlplane import ControlPlane
+
+pytestmark = pytest.mark.lab
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+CHART = MANIFESTS / "chart"
+OWN = "plane-webhook"
+HOST = "plane-webhook.plane-webhook.svc"
+
+Objects = dict[tuple[str, str], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `certs issue` makes for the chart's Service."""
+    folder = tmp_path_factory.mktemp("chart") / "tls"
+    command("certs", "issue", "--dir", folder, "--host", HOST)
+    return folder
+
+
+def helm(*words: str | Path, values: dict[str, Any] | None = None) -> str:
+    """What `helm` prints that needs no cluster. LabError with its complaint."""
+    words = (*words, "--kube-version", VERSIONS["kubernetes"], "--values", "-")
+    done = subprocess.run(
+        [binary("helm"), *words],
+        input=json.dumps(values or {}),
+        env={**os.environ, "KUBECONFIG": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if done.returncode:
+        raise LabError(done.stdout + done.stderr)
+    return done.stdout + done.stderr if words[0] == "lint" else done.stdout
+
+
+def rendered(tls: Path, namespace: str = OWN, **values: Any) -> Objects:
+    """What the chart makes with these values, by kind and name; with a Secret of one's own unless they say."""
+    own = {"caBundle": (tls / "ca.crt").read_text()}
+    values = {"certificates": own, **values}
+    return by_name(helm("template", OWN, CHART, "--namespace", namespace, values=values))
+
+
+def by_name(text: str) -> Objects:
+    documents = [each for each in yaml.safe_load_all(text) if each]
+    found = {(each["kind"], each["metadata"]["name"]): each for each in documents}
+    assert len(found) == len(documents)
+    return found
+
+
+def kustomized(name: str) -> Objects:
+    """What kustomize makes of a folder, but for the namespace and the hash in the ConfigMap's name."""
+    text = subprocess.run([binary("kubectl"), "kustomize", MANIFESTS / name], capture_output=True, check=True).stdout
+    objects = by_name(text.decode())
+    del objects["Namespace", OWN]  # helm makes it, or finds it
+    (hashed,) = (name for kind, name in objects if kind == "ConfigMap")
+    configuration = objects.pop(("ConfigMap", hashed))
+    configuration["metadata"] |= {"name": OWN, "labels": {"app.kubernetes.io/name": OWN}}
+    objects["ConfigMap", OWN] = configuration
+    deployment = objects["Deployment", OWN]["spec"]["template"]
+    deployment["spec"]["volumes"][0]["configMap"]["name"] = OWN
+    return objects
+
+
+@pytest.mark.parametrize(
+    ("folder", "values"), [("base", {}), ("cert-manager", {"certificates": {"source": "certManager"}})]
+)
+def test_with_the_defaults_each_object_is_that_of_kustomize(tls: Path, folder: str, values: dict[str, Any]) -> None:
+    ours, theirs = rendered(tls, **values), kustomized(folder)
+    annotations = ours["Deployment", OWN]["spec"]["template"]["metadata"]["annotations"]
+    assert len(annotations.pop("plane-webhook/configuration")) == 64  # in place of the ConfigMap's hashed name
+    for objects in ours, theirs:
+        assert parse(objects["ConfigMap", OWN].pop("data")["configuration.yaml"]) == Settings()
+    if folder == "base":
+        del ours["MutatingWebhookConfiguration", OWN]  # kustomize leaves that to the command: see below
+    assert ours == theirs
+
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "no images": {"images": []},
+    "others": {"images": ["localhost:5000/x", "a.b/c_d", "0.5"]},
+    "one twice": {"images": ["a"], "namespaces": {"staging": {"images": ["a", "makeplane/plane-backend"]}}},
+    "some in a namespace": {
+        "namespaces": {"a": {"images": ["z/z"]}, "b": {"images": []}, "c": {"precedence": "chart"}}
+    },
+    "names that YAML reads otherwise": {
+        "namespaces": {name: {"images": [name]} for name in ("on", "null", "1", "0x1f", "1e3", "2026-11-26", "0o7")}
+    },
+    "numbers": {
+        "env": {"gunicorn_max_requests": 999_999_999, "celery_task_publish_retry": False},
+        "publish": {"patience": 0.05, "timeout": 600, "spool_bytes": 1 << 40, "spool_tasks": 10_000_000},
+    },
+}
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+@pytest.mark.parametrize(("namespace", "policy"), [(OWN, "Ignore"), ("tools", "Fail")])
+def test_the_registration_is_what_the_command_prints_for_the_configuration(
+    tls: Path, tmp_path: Path, configuration: dict[str, Any], namespace: str, policy: str
+) -> None:
+    objects = rendered(tls, namespace, configuration=configuration, failurePolicy=policy)
+    file = tmp_path / "configuration.yaml"
+    file.write_text(objects["ConfigMap", OWN]["data"]["configuration.yaml"])
+    assert parse(file.read_text()) == parse(json.dumps(configuration))
+    where = ("--service", f"{namespace}/{OWN}", "--ca-file", tls / "ca.crt", "--failure-policy", policy)
+    printed = yaml.safe_load(command("registration", "--config", file, *where))
+    assert objects["MutatingWebhookConfiguration", OWN] == printed
+
+
+def test_lint_has_nothing_against_it(tls: Path) -> None:
+    linted = helm("lint", CHART, "--strict", values={"certificates": {"caBundle": (tls / "ca.crt").read_text()}})
+    assert "1 chart(s) linted, 0 chart(s) failed" in linted
+
+
+def everything(controlplane: ControlPlane) -> set[str]:
+    """What is in the webhook's namespace or in none, but what comes and goes by itself."""
+    found = set()
+    for scope, namespace in ("true", ("--namespace", OWN)), ("false", ()):
+        kinds = controlplane.kubectl("api-resources", "--verbs=list", f"--namespaced={scope}", "-o", "name").split()
+        wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "componentstatuses", "leases")))
+        found |= set(controlplane.kubectl("get", wanted, *namespace, "-o", "name", "--ignore-not-found").split())
+    return found
+
+
+class Release:
+    """The chart as a release of its own name in its own namespace."""
+
+    def __init__(self, plane: ControlPlane, tls: Path) -> None:
+        self.plane = plane
+        self._words = (OWN, CHART, "--namespace", OWN, "--set-file", f"certificates.caBundle={tls / 'ca.crt'}")
+
+    def helm(self, action: str, *words: str) -> str:
+        return self.plane.helm(action, *self._words, *words)
+
+    def get(self, kind: str) -> Any:
+        return json.loads(self.plane.kubectl("-n", OWN, "get", kind, OWN, "-o", "json"))
+
+    @property
+    def condition(self) -> str:
+        ((condition,),) = (each["matchConditions"] for each in self.get("mutatingwebhookconfiguration")["webhooks"])
+        return condition["expression"]
+
+    @property
+    def configuration(self) -> str:
+        return self.get("configmap")["data"]["configuration.yaml"]
+
+    def rolled_out(self) -> dict[str, Any]:
+        """The Deployment's specification, once all its pods are as it says."""
+
+        def over() -> bool:
+            self.plane.settle(OWN)
+            deployment = self.get("deployment")
+            status, wanted = deployment["status"], deployment["spec"]["replicas"]
+            numbers = [status.get(name) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+            return status.get("observedGeneration") == deployment["metadata"]["generation"] and numbers == [wanted] * 3
+
+        wait_for(over, 60, "the rollout is over")
+        return self.get("deployment")["spec"]
+
+
+@pytest.fixture
+def release(controlplane: ControlPlane, tls: Path) -> Iterator[Release]:
+    """A release to be: the namespace is there, with its Secret, and enforces Pod Security `restricted`."""
+    controlplane.namespace(OWN, {"pod-security.kubernetes.io/enforce": "restricted"})
+    files = [f"--from-file={tls / name}" for name in ("tls.crt", "tls.key", "ca.crt")]
+    controlplane.kubectl("-n", OWN, "create", "secret", "generic", "plane-webhook-tls", *files)
+    wait_for(lambda: "configmap/kube-root-ca.crt" in everything(controlplane), 30, "the namespace is complete")
+    yield Release(controlplane, tls)
+    controlplane.helm("uninstall", OWN, "--namespace", OWN, "--ignore-not-found")
+    controlplane.kubectl("delete", "namespace", OWN)
+
+
+def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
+    controlplane: ControlPlane, release: Release, tls: Path
+) -> None:
+    opted_in = controlplane.namespace("chart", INJECT)
+    before = everything(controlplane)
+    release.helm("install")
+    first, condition, configuration = release.rolled_out(), release.condition, release.configuration
+
+    # A changed configuration rolls the pods, and the condition goes with it.
+    release.helm("upgrade", "--set", "configuration.images={a/b}", "--set", "replicas=3")
+    second = release.rolled_out()
+    assert second["replicas"] == 3
+    assert second["template"]["metadata"] != first["template"]["metadata"]
+    assert parse(release.configuration).default.images == ("a/b",)
+    assert "'a/b'" in release.condition
+
+    # The same again: nothing for anybody to do.
+    generation = release.get("deployment")["metadata"]["generation"]
+    release.helm("upgrade", "--reuse-values")
+    assert release.get("deployment")["metadata"]["generation"] == generation
+
+    controlplane.helm("rollback", OWN, "1", "--namespace", OWN)
+    assert release.rolled_out() == first
+    assert (release.condition, release.configuration) == (condition, configuration)
+
+    # A webhook with these files is led to by this registration: only where the Service leads is the lab's doing.
+    with Webhook(configuration=configuration, cert_dir=tls) as webhook:
+        controlplane.local_service(OWN, OWN)
+        port = {"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": webhook.port}
+        controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps([port]))
+        wait_for(
+            lambda: injected(create(controlplane, opted_in, api_pod(), dry_run=True).json()), 15, "a pod is injected"
+        )
+
+    controlplane.helm("uninstall", OWN, "--namespace", OWN)
+    wait_for(lambda: not controlplane.pods(OWN), 30, "its pods are gone")
+    assert everything(controlplane) == before
