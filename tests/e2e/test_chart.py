@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from lab.cache import LabError
 from lab.controlplane.programs import VERSIONS, binary
 from lab.process import wait_for
 from lab.webhook import Webhook, command
-from tests.e2e.cluster import INJECT, api_pod, create, injected
+from tests.e2e.cluster import INJECT, WEBHOOK, api_pod, create, injected
 from webhook.settings import Settings, parse
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def helm(*words: str | Path, values: dict[str, Any] | None = None) -> str:
 
 def rendered(tls: Path, namespace: str = OWN, **values: Any) -> Objects:
     """What the chart makes with these values, by kind and name; with a Secret of one's own unless they say."""
-    own = {"caBundle": (tls / "ca.crt").read_text()}
-    values = {"certificates": own, **values}
+    if values.get("certificates") not in ({}, {"source": "certManager"}):
+        values["certificates"] = {"caBundle": (tls / "ca.crt").read_text(), **values.get("certificates", {})}
     return by_name(helm("template", OWN, CHART, "--namespace", namespace, values=values))
 
 
@@ -135,6 +136,206 @@ def test_the_registration_is_what_the_command_prints_for_the_configuration(
 def test_lint_has_nothing_against_it(tls: Path) -> None:
     linted = helm("lint", CHART, "--strict", values={"certificates": {"caBundle": (tls / "ca.crt").read_text()}})
     assert "1 chart(s) linted, 0 chart(s) failed" in linted
+
+
+POD = "Deployment spec template spec"
+TOLERATION = {"key": "plane", "operator": "Exists", "effect": "NoSchedule"}
+PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+ACCESS = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": OWN}}, "policyTypes": ["Ingress", "Egress"]}
+SPREAD = {"maxSkew": 1, "labelSelector": {"matchLabels": {"app.kubernetes.io/name": OWN}}}
+
+# Values, and what differs with them from what the defaults make; None is what is not there any more.
+VALUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "replicas": ({"replicas": 3}, {"Deployment spec replicas": 3}),
+    "one replica can be drained": ({"replicas": 1}, {"Deployment spec replicas": 1, "PodDisruptionBudget": None}),
+    "spread": (
+        {"spread": [{"topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}]},
+        {
+            f"{POD} topologySpreadConstraints": [
+                {**SPREAD, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
+            ]
+        },
+    ),
+    "resources": (
+        {"resources": {"limits": {"memory": "1Gi"}}},
+        {f"{POD} containers 0 resources limits memory": "1Gi"},
+    ),
+    "image": (
+        {"image": {"repository": "registry.example:5000/plane-webhook", "tag": "1.0@sha256:" + "0" * 64}},
+        {f"{POD} containers 0 image": "registry.example:5000/plane-webhook:1.0@sha256:" + "0" * 64},
+    ),
+    "pulling the image": (
+        {"image": {"pullPolicy": "Always", "pullSecrets": ["a", "b"]}},
+        {f"{POD} containers 0 imagePullPolicy": "Always", f"{POD} imagePullSecrets": [{"name": "a"}, {"name": "b"}]},
+    ),
+    "certificates of another name": (
+        {"certificates": {"secret": "mine"}},
+        {f"{POD} volumes 1 secret secretName": "mine"},
+    ),
+    "failure policy": ({"failurePolicy": "Fail"}, {"MutatingWebhookConfiguration webhooks 0 failurePolicy": "Fail"}),
+    "priority class": (
+        {"priorityClassName": "system-cluster-critical"},
+        {f"{POD} priorityClassName": "system-cluster-critical"},
+    ),
+    "tolerations": (
+        {"tolerations": [TOLERATION], "nodeSelector": {"kubernetes.io/os": "linux"}},
+        {f"{POD} tolerations": [TOLERATION], f"{POD} nodeSelector": {"kubernetes.io/os": "linux"}},
+    ),
+    "annotations": (
+        {"podAnnotations": {"a.example/b": "true"}},
+        {"Deployment spec template metadata annotations a.example/b": "true"},
+    ),
+    "OpenShift": (
+        {"openshift": True},
+        {f"{POD} securityContext {name}": None for name in ("runAsUser", "runAsGroup", "fsGroup")},
+    ),
+    "the node's network": (
+        {"hostNetwork": {"enabled": True, "httpsPort": 18443, "metricsPort": 19090}},
+        {
+            f"{POD} hostNetwork": True,
+            f"{POD} containers 0 args 3": "--port=18443",
+            f"{POD} containers 0 args 4": "--metrics-port=19090",
+            f"{POD} containers 0 ports 0 containerPort": 18443,
+            f"{POD} containers 0 ports 1 containerPort": 19090,
+            "Deployment spec template metadata annotations prometheus.io/port": "19090",
+            "Deployment spec strategy rollingUpdate maxSurge": 0,
+            "Deployment spec strategy rollingUpdate maxUnavailable": 1,
+        },
+    ),
+    "network policy": (
+        {"networkPolicy": {"enabled": True, "metricsFrom": [PEER]}},
+        {
+            "NetworkPolicy": {
+                **ACCESS,
+                "ingress": [{"ports": [{"port": "https"}]}, {"ports": [{"port": "metrics"}], "from": [PEER]}],
+                "egress": [],
+            }
+        },
+    ),
+    "Prometheus Operator": (
+        {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+        {
+            "ServiceMonitor": {
+                "selector": {"matchLabels": {"app.kubernetes.io/name": OWN}},
+                "endpoints": [{"port": "metrics"}],
+            },
+            "Deployment spec template metadata annotations prometheus.io/scrape": None,
+            "Deployment spec template metadata annotations prometheus.io/port": None,
+        },
+    ),
+}
+FORBIDDEN = {"the node's network": ["hostNetwork", "hostPort"]}
+FOREIGN = ("monitoring.coreos.com/", "cert-manager.io/")
+
+
+def leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """What a tree holds that holds nothing itself, each with the words that lead there."""
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    if not tree or not inner:
+        yield path, tree
+    for key, value in inner:
+        yield from leaves(value, f"{path} {key}")
+
+
+def flat(objects: Objects) -> dict[str, Any]:
+    return {path: leaf for (kind, _), each in objects.items() for path, leaf in leaves(each, kind)}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_each_value_changes_what_it_is_for_and_nothing_else(controlplane: ControlPlane, tls: Path, name: str) -> None:
+    """And what comes out is taken by the API server, its pods also where Pod Security `restricted` is enforced."""
+    values, expected = VALUES[name]
+    before, objects = flat(rendered(tls)), rendered(tls, **values)
+    after = flat(objects)
+    wanted = dict(before)
+    for path, value in expected.items():
+        gone = [each for each in wanted if each == path or each.startswith(f"{path} ")]
+        for each in gone:
+            del wanted[each]
+        if value is not None and " " not in path:  # a whole object, by what it specifies
+            metadata = {"name": OWN, "namespace": OWN, "labels": {"app.kubernetes.io/name": OWN}}
+            metadata["labels"] |= values.get("serviceMonitor", {}).get("labels", {})
+            version = objects[path, OWN]["apiVersion"]
+            value = {"apiVersion": version, "kind": path, "metadata": metadata, "spec": value}  # noqa: PLW2901
+        wanted |= dict(leaves(value, path)) if value is not None else {}
+    assert after == wanted
+
+    controlplane.namespace(OWN)
+    ours = [each for each in objects.values() if not each["apiVersion"].startswith(FOREIGN)]
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": ours})
+    controlplane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=listed)
+
+    restricted = controlplane.namespace("chart-restricted", {"pod-security.kubernetes.io/enforce": "restricted"})
+    template = objects["Deployment", OWN]["spec"]["template"]
+    pod = {"metadata": {"name": "tried"}, "spec": {**template["spec"], "serviceAccountName": "default"}}
+    answer = create(controlplane, restricted, pod, dry_run=True)
+    assert [word for word in FORBIDDEN.get(name, []) if word not in answer.text] == []
+    assert answer.status_code == (403 if name in FORBIDDEN else 201)
+
+
+def test_a_configuration_that_changes_changes_the_pods(tls: Path) -> None:
+    before, after = flat(rendered(tls)), flat(rendered(tls, configuration={"publish": {"patience": 2}}))
+    assert {path for path in after if after[path] != before[path]} == {
+        "ConfigMap data configuration.yaml",
+        "Deployment spec template metadata annotations plane-webhook/configuration",
+    }
+
+
+def test_the_alerts_are_about_metrics_that_there_are(tls: Path, webhook: Webhook) -> None:
+    rule = rendered(tls, "tools", prometheusRule={"enabled": True, "labels": {"a": "b"}})["PrometheusRule", OWN]
+    assert rule["metadata"]["labels"] == {"app.kubernetes.io/name": OWN, "a": "b"}
+    (group,) = rule["spec"]["groups"]
+    expressions = " ".join(each["expr"] for each in group["rules"])
+    assert len(group["rules"]) == 4
+    named = set(re.findall(r"plane_webhook_\w+", expressions))
+    assert len(named) == 3
+    assert named <= {sample.name for sample in webhook.metrics()}
+    assert 'namespace="tools"' in expressions
+    assert f'name="{WEBHOOK}"' in expressions
+
+
+ERRORS: dict[str, tuple[dict[str, Any], str]] = {
+    "no authority": ({"certificates": {}}, "certificates.caBundle has no PEM certificate"),
+    "a key": (
+        {"certificates": {"caBundle": "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----"}},
+        "certificates.caBundle has a private key, which must not leave its machine: give ca.crt",
+    ),
+    "an authority for cert-manager": (
+        {"certificates": {"source": "certManager", "caBundle": "-----BEGIN CERTIFICATE-----"}},
+        "certificates.caBundle is for certificates.source=existing only",
+    ),
+    "a policy that can't hold": (
+        {"hostNetwork": {"enabled": True}, "networkPolicy": {"enabled": True}},
+        "no network policy holds for pods in the node's network. Switch one of them off",
+    ),
+    "a slip": ({"replica": 3}, "additional properties 'replica' not allowed"),
+    "no replica": ({"replicas": 0}, "at '/replicas': minimum: got 0, want 1"),
+    "a tag in its wrong place": ({"image": {"repository": "a/b:1"}}, "at '/image/repository': 'a/b:1' does not match"),
+    "a choice": ({"failurePolicy": "fail"}, "at '/failurePolicy': value must be one of 'Ignore', 'Fail'"),
+    "a text for a number": (
+        {"configuration": {"env": {"gunicorn_max_requests": "5"}}},
+        "at '/configuration/env/gunicorn_max_requests': got string, want integer",
+    ),
+    "a slip in the configuration": (
+        {"configuration": {"publish": {"patiense": 1}}},
+        "at '/configuration/publish': additional properties 'patiense' not allowed",
+    ),
+    "no namespace": (
+        {"configuration": {"namespaces": {"A_b": {}}}},
+        "at '/configuration/namespaces': additional properties 'A_b' not allowed",
+    ),
+    "quotes in an image": (
+        {"configuration": {"namespaces": {"a": {"images": ["a') || true"]}}}},
+        "at '/configuration/namespaces/a/images/0': 'a\\') || true' does not match pattern",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "said"), ERRORS.values(), ids=ERRORS)
+def test_a_value_that_can_not_be_meant_is_said(tls: Path, values: dict[str, Any], said: str) -> None:
+    with pytest.raises(LabError) as caught:
+        rendered(tls, **values)
+    assert said in str(caught.value)
 
 
 def everything(controlplane: ControlPlane) -> set[str]:
