@@ -126,10 +126,23 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("configuration", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-@pytest.mark.parametrize(("namespace", "policy"), [(OWN, "Ignore"), ("tools", "Fail")])
+@pytest.mark.parametrize(
+    ("namespace", "policy", "configuration"),
+    [
+        *((OWN, "Ignore", configuration) for configuration in CONFIGURATIONS.values()),
+        ("tools", "Fail", {}),
+        ("kube-system", "Ignore", {}),
+        ("1e3", "Ignore", {}),
+    ],
+    ids=[
+        *CONFIGURATIONS,
+        "another namespace, and Fail",
+        "the cluster's namespace",
+        "a namespace that looks like a number",
+    ],
+)
 def test_the_registration_is_what_the_command_prints_for_the_configuration(
-    tls: Path, tmp_path: Path, configuration: dict[str, Any], namespace: str, policy: str
+    tls: Path, tmp_path: Path, namespace: str, policy: str, configuration: dict[str, Any]
 ) -> None:
     objects = rendered(tls, namespace, configuration=configuration, failurePolicy=policy)
     file = tmp_path / "configuration.yaml"
@@ -189,8 +202,11 @@ VALUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {f"{POD} tolerations": [TOLERATION], f"{POD} nodeSelector": {"kubernetes.io/os": "linux"}},
     ),
     "annotations": (
-        {"podAnnotations": {"a.example/b": "true"}},
-        {"Deployment spec template metadata annotations a.example/b": "true"},
+        {"podAnnotations": {"a.example/b": "1", "prometheus.io/scrape": "false"}},
+        {
+            "Deployment spec template metadata annotations a.example/b": "1",
+            "Deployment spec template metadata annotations prometheus.io/scrape": "false",
+        },
     ),
     "OpenShift": (
         {"openshift": True},
