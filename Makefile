@@ -43,8 +43,8 @@ brokers: lab ## RabbitMQ 4.0 and 4.3, classic and quorum queues: workers, publis
 trouble: lab ## what a broker in trouble does to the API, upstream and ours side by side, held against the goals
 	@$(RUN) -m bench.effect.trouble
 
-bench: lab ## what it costs: start-up, latency and throughput
-	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost
+bench: lab ## what it costs: start-up, latency and throughput, keeping a task
+	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost && $(RUN) -m bench.spool
 
 peers: $(READY) ## the unit tests of Celery, kombu and py-amqp, as they are and with our patches
 	@$(RUN) -m tests.peers

@@ -8,14 +8,22 @@ from __future__ import annotations
 import json
 import os
 import socket
+import ssl
 import subprocess
 import time
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import amqp
 import pytest
 from amqp.exceptions import MessageNacked
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from bench.effect.versions import COMBINATIONS, Combination
 from lab import images
@@ -85,6 +93,7 @@ class Client:
             f"redis://127.0.0.1:{spool or redis.port}/0",
         ]
         env = {"PATH": os.environ["PATH"], "PYTHONPATH": library, "SECRET_KEY": SECRET, "HOSTNAME": "pod"}
+        env["CERTIFICATE"] = os.environ.get("CERTIFICATE", "")
         self.process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
         )
@@ -524,6 +533,52 @@ def test_what_time_does_not_heal_is_an_error_at_once_with_its_cause(
     assert max(seconds for _, seconds in told.values()) < PATIENCE
     assert cause in log
     assert "time doesn't heal that" in log
+
+
+CHECKED = """
+import ssl
+its.conf.broker_use_ssl = dict(ca_certs=os.environ["CERTIFICATE"], cert_reqs=ssl.CERT_REQUIRED)
+send("one")
+send("two")
+wait()
+"""
+
+
+def test_an_expired_certificate_of_the_broker_is_an_error_at_once_and_named(
+    image: images.Image, broker: Broker, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CERTIFICATE", str(expired(tmp_path)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    with Proxy(broker.port, tls=context) as proxy:
+        address = f"amqps://guest:guest@127.0.0.1:{proxy.port}//"
+        with Client(image, address, redis, CHECKED) as client:
+            told = client.run()
+            log = client.log()
+    assert {outcome for outcome, _ in told.values()} == {"OperationalError"}
+    assert told["two"][1] < AT_ONCE  # the first one has made the connection's context, with its certificates, as well
+    assert "in trouble: SSLCertVerificationError" in log
+    assert "certificate has expired" in log
+    assert "time doesn't heal that" in log
+
+
+def expired(folder: Path) -> Path:
+    """A key and a certificate of its own for 127.0.0.1 that ended yesterday; the certificate's path."""
+    own = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "broker")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, own.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now - timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(own, SHA256())
+    )
+    pem = own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "tls.key").write_bytes(pem)
+    (folder / "tls.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
+    return folder / "tls.crt"
 
 
 TWO = """

@@ -1,0 +1,81 @@
+{{- define "plane-webhook.metadata" -}}
+name: plane-webhook
+namespace: {{ .Release.Namespace }}
+labels:
+  app.kubernetes.io/name: plane-webhook
+{{- end }}
+
+{{- /* What the server listens on: its defaults, but where it shares the node's ports. */}}
+{{- define "plane-webhook.httpsPort" -}}
+{{ if .Values.hostNetwork.enabled }}{{ .Values.hostNetwork.httpsPort }}{{ else }}8443{{ end }}
+{{- end }}
+{{- define "plane-webhook.metricsPort" -}}
+{{ if .Values.hostNetwork.enabled }}{{ .Values.hostNetwork.metricsPort }}{{ else }}9090{{ end }}
+{{- end }}
+
+{{- /* As webhook/cluster/registration.py makes it: tests/e2e/test_chart.py holds the two together, to the byte. */}}
+{{- define "plane-webhook.condition" -}}
+{{- $images := list "live-commercial" "plane-pi-commercial" "silo-commercial" }}
+{{- $default := list "makeplane/backend-commercial" "makeplane/plane-backend" }}
+{{- $images = concat $images (get .Values.configuration "images" | default (ternary list $default (hasKey .Values.configuration "images"))) }}
+{{- range $profile := .Values.configuration.namespaces }}
+{{- $images = concat $images ($profile.images | default list) }}
+{{- end }}
+{{- $ours := list }}
+{{- range $images | sortAlpha | uniq }}
+{{- $ours = append $ours (printf "c.image.contains('%s')" .) }}
+{{- end }}
+{{- $any := list (printf "(has(c.image) && (%s))" (join " || " $ours)) }}
+{{- range list "command" "args" }}
+{{- $any = append $any (printf "(has(c.%[1]s) && [c.%[1]s.join(' ')].exists(text, text.contains('docker-ent') && text.contains('ntrypoint-')))" .) }}
+{{- end }}
+{{- $places := list }}
+{{- range list "containers" "initContainers" }}
+{{- $places = append $places (printf "(has(object.spec.%[1]s) && object.spec.%[1]s != null && object.spec.%[1]s.exists(c, %[2]s))" . (join " || " $any)) }}
+{{- end }}
+{{- printf "has(object.spec) && (%s)" (join " || " $places) }}
+{{- end }}
+
+{{- define "plane-webhook.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{- define "plane-webhook.podSecurityContext" -}}
+runAsNonRoot: true
+{{- if not .Values.openshift }}
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{- define "plane-webhook.securityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop:
+    - ALL
+{{- end }}
+
+{{- /* Where a pod runs, and how its image is pulled. */}}
+{{- define "plane-webhook.placement" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,481 @@
+"""manifests/chart makes what manifests/base and the commands make; a real helm installs, changes and removes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from lab.cache import LabError
+from lab.container import Container
+from lab.controlplane.programs import VERSIONS, binary
+from lab.process import wait_for
+from lab.webhook import Webhook, command
+from tests.e2e.cluster import WEBHOOK, create
+from webhook.settings import Settings, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.controlplane import ControlPlane
+    from lab.images import Image
+    from tests.e2e.cluster import Pod
+
+pytestmark = pytest.mark.lab
+
+MANIFESTS = Path(__file__).parents[2] / "manifests"
+CHART = MANIFESTS / "chart"
+OWN = "plane-webhook"
+TEST = "plane-webhook-test"
+HOST = "plane-webhook.plane-webhook.svc"
+
+Objects = dict[tuple[str, str], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what `certs issue` makes for the chart's Service."""
+    folder = tmp_path_factory.mktemp("chart") / "tls"
+    command("certs", "issue", "--dir", folder, "--host", HOST)
+    return folder
+
+
+def helm(*words: str | Path, values: dict[str, Any] | None = None) -> str:
+    """What `helm` prints that needs no cluster. LabError with its complaint."""
+    words = (*words, "--kube-version", VERSIONS["kubernetes"], "--values", "-")
+    done = subprocess.run(
+        [binary("helm"), *words],
+        input=json.dumps(values or {}),
+        env={**os.environ, "KUBECONFIG": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if done.returncode:
+        raise LabError(done.stdout + done.stderr)
+    return done.stdout + done.stderr if words[0] == "lint" else done.stdout
+
+
+def rendered(tls: Path, namespace: str = OWN, **values: Any) -> Objects:
+    """What the chart makes with these values, by kind and name; with a Secret of one's own unless they say."""
+    if values.get("certificates") not in ({}, {"source": "certManager"}):
+        values["certificates"] = {"caBundle": (tls / "ca.crt").read_text(), **values.get("certificates", {})}
+    return by_name(helm("template", OWN, CHART, "--namespace", namespace, "--skip-tests", values=values))
+
+
+def by_name(text: str) -> Objects:
+    documents = [each for each in yaml.safe_load_all(text) if each]
+    found = {(each["kind"], each["metadata"]["name"]): each for each in documents}
+    assert len(found) == len(documents)
+    return found
+
+
+def kustomized(name: str) -> Objects:
+    """What kustomize makes of a folder, but for the namespace and the hash in the ConfigMap's name."""
+    text = subprocess.run([binary("kubectl"), "kustomize", MANIFESTS / name], capture_output=True, check=True).stdout
+    objects = by_name(text.decode())
+    del objects["Namespace", OWN]  # helm makes it, or finds it
+    (hashed,) = (name for kind, name in objects if kind == "ConfigMap")
+    configuration = objects.pop(("ConfigMap", hashed))
+    configuration["metadata"] |= {"name": OWN, "labels": {"app.kubernetes.io/name": OWN}}
+    objects["ConfigMap", OWN] = configuration
+    deployment = objects["Deployment", OWN]["spec"]["template"]
+    deployment["spec"]["volumes"][0]["configMap"]["name"] = OWN
+    return objects
+
+
+@pytest.mark.parametrize(
+    ("folder", "values"), [("base", {}), ("cert-manager", {"certificates": {"source": "certManager"}})]
+)
+def test_with_the_defaults_each_object_is_that_of_kustomize(tls: Path, folder: str, values: dict[str, Any]) -> None:
+    ours, theirs = rendered(tls, **values), kustomized(folder)
+    annotations = ours["Deployment", OWN]["spec"]["template"]["metadata"]["annotations"]
+    assert len(annotations.pop("plane-webhook/configuration")) == 64  # in place of the ConfigMap's hashed name
+    for objects in ours, theirs:
+        assert parse(objects["ConfigMap", OWN].pop("data")["configuration.yaml"]) == Settings()
+    if folder == "base":
+        del ours["MutatingWebhookConfiguration", OWN]  # kustomize leaves that to the command: see below
+    assert ours == theirs
+
+
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "no images": {"images": []},
+    "others": {"images": ["localhost:5000/x", "a.b/c_d", "0.5"]},
+    "one twice": {"images": ["a"], "namespaces": {"staging": {"images": ["a", "makeplane/plane-backend"]}}},
+    "some in a namespace": {
+        "namespaces": {"a": {"images": ["z/z"]}, "b": {"images": []}, "c": {"precedence": "chart"}}
+    },
+    "names that YAML reads otherwise": {
+        "namespaces": {name: {"images": [name]} for name in ("on", "null", "1", "0x1f", "1e3", "2026-11-26", "0o7")}
+    },
+    "numbers": {
+        "env": {"gunicorn_max_requests": 999_999_999, "celery_task_publish_retry": False},
+        "publish": {"patience": 0.05, "timeout": 600, "spool_bytes": 1 << 40, "spool_tasks": 10_000_000},
+    },
+}
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+@pytest.mark.parametrize(("namespace", "policy"), [(OWN, "Ignore"), ("tools", "Fail")])
+def test_the_registration_is_what_the_command_prints_for_the_configuration(
+    tls: Path, tmp_path: Path, configuration: dict[str, Any], namespace: str, policy: str
+) -> None:
+    objects = rendered(tls, namespace, configuration=configuration, failurePolicy=policy)
+    file = tmp_path / "configuration.yaml"
+    file.write_text(objects["ConfigMap", OWN]["data"]["configuration.yaml"])
+    assert parse(file.read_text()) == parse(json.dumps(configuration))
+    where = ("--service", f"{namespace}/{OWN}", "--ca-file", tls / "ca.crt", "--failure-policy", policy)
+    printed = yaml.safe_load(command("registration", "--config", file, *where))
+    assert objects["MutatingWebhookConfiguration", OWN] == printed
+
+
+def test_lint_has_nothing_against_it(tls: Path) -> None:
+    linted = helm("lint", CHART, "--strict", values={"certificates": {"caBundle": (tls / "ca.crt").read_text()}})
+    assert "1 chart(s) linted, 0 chart(s) failed" in linted
+
+
+POD = "Deployment spec template spec"
+TOLERATION = {"key": "plane", "operator": "Exists", "effect": "NoSchedule"}
+PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+ACCESS = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": OWN}}, "policyTypes": ["Ingress", "Egress"]}
+SPREAD = {"maxSkew": 1, "labelSelector": {"matchLabels": {"app.kubernetes.io/name": OWN}}}
+
+# Values, and what differs with them from what the defaults make; None is what is not there any more.
+VALUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "replicas": ({"replicas": 3}, {"Deployment spec replicas": 3}),
+    "one replica can be drained": ({"replicas": 1}, {"Deployment spec replicas": 1, "PodDisruptionBudget": None}),
+    "spread": (
+        {"spread": [{"topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}]},
+        {
+            f"{POD} topologySpreadConstraints": [
+                {**SPREAD, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
+            ]
+        },
+    ),
+    "resources": (
+        {"resources": {"limits": {"memory": "1Gi"}}},
+        {f"{POD} containers 0 resources limits memory": "1Gi"},
+    ),
+    "image": (
+        {"image": {"repository": "registry.example:5000/plane-webhook", "tag": "1.0@sha256:" + "0" * 64}},
+        {f"{POD} containers 0 image": "registry.example:5000/plane-webhook:1.0@sha256:" + "0" * 64},
+    ),
+    "pulling the image": (
+        {"image": {"pullPolicy": "Always", "pullSecrets": ["a", "b"]}},
+        {f"{POD} containers 0 imagePullPolicy": "Always", f"{POD} imagePullSecrets": [{"name": "a"}, {"name": "b"}]},
+    ),
+    "certificates of another name": (
+        {"certificates": {"secret": "mine"}},
+        {f"{POD} volumes 1 secret secretName": "mine"},
+    ),
+    "failure policy": ({"failurePolicy": "Fail"}, {"MutatingWebhookConfiguration webhooks 0 failurePolicy": "Fail"}),
+    "priority class": (
+        {"priorityClassName": "system-cluster-critical"},
+        {f"{POD} priorityClassName": "system-cluster-critical"},
+    ),
+    "tolerations": (
+        {"tolerations": [TOLERATION], "nodeSelector": {"kubernetes.io/os": "linux"}},
+        {f"{POD} tolerations": [TOLERATION], f"{POD} nodeSelector": {"kubernetes.io/os": "linux"}},
+    ),
+    "annotations": (
+        {"podAnnotations": {"a.example/b": "true"}},
+        {"Deployment spec template metadata annotations a.example/b": "true"},
+    ),
+    "OpenShift": (
+        {"openshift": True},
+        {f"{POD} securityContext {name}": None for name in ("runAsUser", "runAsGroup", "fsGroup")},
+    ),
+    "the node's network": (
+        {"hostNetwork": {"enabled": True, "httpsPort": 18443, "metricsPort": 19090}},
+        {
+            f"{POD} hostNetwork": True,
+            f"{POD} containers 0 args 3": "--port=18443",
+            f"{POD} containers 0 args 4": "--metrics-port=19090",
+            f"{POD} containers 0 ports 0 containerPort": 18443,
+            f"{POD} containers 0 ports 1 containerPort": 19090,
+            "Deployment spec template metadata annotations prometheus.io/port": "19090",
+            "Deployment spec strategy rollingUpdate maxSurge": 0,
+            "Deployment spec strategy rollingUpdate maxUnavailable": 1,
+        },
+    ),
+    "network policy": (
+        {"networkPolicy": {"enabled": True, "metricsFrom": [PEER]}},
+        {
+            "NetworkPolicy": {
+                **ACCESS,
+                "ingress": [{"ports": [{"port": "https"}]}, {"ports": [{"port": "metrics"}], "from": [PEER]}],
+                "egress": [],
+            }
+        },
+    ),
+    "Prometheus Operator": (
+        {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+        {
+            "ServiceMonitor": {
+                "selector": {"matchLabels": {"app.kubernetes.io/name": OWN}},
+                "endpoints": [{"port": "metrics"}],
+            },
+            "Deployment spec template metadata annotations prometheus.io/scrape": None,
+            "Deployment spec template metadata annotations prometheus.io/port": None,
+        },
+    ),
+}
+FORBIDDEN = {"the node's network": ["hostNetwork", "hostPort"]}
+FOREIGN = ("monitoring.coreos.com/", "cert-manager.io/")
+
+
+def leaves(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """What a tree holds that holds nothing itself, each with the words that lead there."""
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    if not tree or not inner:
+        yield path, tree
+    for key, value in inner:
+        yield from leaves(value, f"{path} {key}")
+
+
+def flat(objects: Objects) -> dict[str, Any]:
+    return {path: leaf for (kind, _), each in objects.items() for path, leaf in leaves(each, kind)}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_each_value_changes_what_it_is_for_and_nothing_else(controlplane: ControlPlane, tls: Path, name: str) -> None:
+    """And what comes out is taken by the API server, its pods also where Pod Security `restricted` is enforced."""
+    values, expected = VALUES[name]
+    before, objects = flat(rendered(tls)), rendered(tls, **values)
+    after = flat(objects)
+    wanted = dict(before)
+    for path, value in expected.items():
+        gone = [each for each in wanted if each == path or each.startswith(f"{path} ")]
+        for each in gone:
+            del wanted[each]
+        if value is not None and " " not in path:  # a whole object, by what it specifies
+            metadata = {"name": OWN, "namespace": OWN, "labels": {"app.kubernetes.io/name": OWN}}
+            metadata["labels"] |= values.get("serviceMonitor", {}).get("labels", {})
+            version = objects[path, OWN]["apiVersion"]
+            value = {"apiVersion": version, "kind": path, "metadata": metadata, "spec": value}  # noqa: PLW2901
+        wanted |= dict(leaves(value, path)) if value is not None else {}
+    assert after == wanted
+
+    controlplane.namespace(OWN)
+    ours = [each for each in objects.values() if not each["apiVersion"].startswith(FOREIGN)]
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": ours})
+    controlplane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=listed)
+
+    restricted = controlplane.namespace("chart-restricted", {"pod-security.kubernetes.io/enforce": "restricted"})
+    template = objects["Deployment", OWN]["spec"]["template"]
+    pod = {"metadata": {"name": "tried"}, "spec": {**template["spec"], "serviceAccountName": "default"}}
+    answer = create(controlplane, restricted, pod, dry_run=True)
+    assert [word for word in FORBIDDEN.get(name, []) if word not in answer.text] == []
+    assert answer.status_code == (403 if name in FORBIDDEN else 201)
+
+
+def test_a_configuration_that_changes_changes_the_pods(tls: Path) -> None:
+    before, after = flat(rendered(tls)), flat(rendered(tls, configuration={"publish": {"patience": 2}}))
+    assert {path for path in after if after[path] != before[path]} == {
+        "ConfigMap data configuration.yaml",
+        "Deployment spec template metadata annotations plane-webhook/configuration",
+    }
+
+
+def test_the_alerts_are_about_metrics_that_there_are(tls: Path, webhook: Webhook) -> None:
+    rule = rendered(tls, "tools", prometheusRule={"enabled": True, "labels": {"a": "b"}})["PrometheusRule", OWN]
+    assert rule["metadata"]["labels"] == {"app.kubernetes.io/name": OWN, "a": "b"}
+    (group,) = rule["spec"]["groups"]
+    expressions = " ".join(each["expr"] for each in group["rules"])
+    assert len(group["rules"]) == 4
+    named = set(re.findall(r"plane_webhook_\w+", expressions))
+    assert len(named) == 3
+    assert named <= {sample.name for sample in webhook.metrics()}
+    assert 'namespace="tools"' in expressions
+    assert f'name="{WEBHOOK}"' in expressions
+
+
+ERRORS: dict[str, tuple[dict[str, Any], str]] = {
+    "no authority": ({"certificates": {}}, "certificates.caBundle has no PEM certificate"),
+    "a key": (
+        {"certificates": {"caBundle": "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----"}},
+        "certificates.caBundle has a private key, which must not leave its machine: give ca.crt",
+    ),
+    "an authority for cert-manager": (
+        {"certificates": {"source": "certManager", "caBundle": "-----BEGIN CERTIFICATE-----"}},
+        "certificates.caBundle is for certificates.source=existing only",
+    ),
+    "a policy that can't hold": (
+        {"hostNetwork": {"enabled": True}, "networkPolicy": {"enabled": True}},
+        "no network policy holds for pods in the node's network. Switch one of them off",
+    ),
+    "a slip": ({"replica": 3}, "additional properties 'replica' not allowed"),
+    "no replica": ({"replicas": 0}, "at '/replicas': minimum: got 0, want 1"),
+    "a tag in its wrong place": ({"image": {"repository": "a/b:1"}}, "at '/image/repository': 'a/b:1' does not match"),
+    "a choice": ({"failurePolicy": "fail"}, "at '/failurePolicy': value must be one of 'Ignore', 'Fail'"),
+    "a text for a number": (
+        {"configuration": {"env": {"gunicorn_max_requests": "5"}}},
+        "at '/configuration/env/gunicorn_max_requests': got string, want integer",
+    ),
+    "a slip in the configuration": (
+        {"configuration": {"publish": {"patiense": 1}}},
+        "at '/configuration/publish': additional properties 'patiense' not allowed",
+    ),
+    "no namespace": (
+        {"configuration": {"namespaces": {"A_b": {}}}},
+        "at '/configuration/namespaces': additional properties 'A_b' not allowed",
+    ),
+    "quotes in an image": (
+        {"configuration": {"namespaces": {"a": {"images": ["a') || true"]}}}},
+        "at '/configuration/namespaces/a/images/0': 'a\\') || true' does not match pattern",
+    ),
+}
+
+
+@pytest.mark.parametrize(("values", "said"), ERRORS.values(), ids=ERRORS)
+def test_a_value_that_can_not_be_meant_is_said(tls: Path, values: dict[str, Any], said: str) -> None:
+    with pytest.raises(LabError) as caught:
+        rendered(tls, **values)
+    assert said in str(caught.value)
+
+
+def everything(controlplane: ControlPlane) -> set[str]:
+    """What is in the webhook's namespace or in none, but what comes and goes by itself."""
+    found = set()
+    for scope, namespace in ("true", ("--namespace", OWN)), ("false", ()):
+        kinds = controlplane.kubectl("api-resources", "--verbs=list", f"--namespaced={scope}", "-o", "name").split()
+        wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "componentstatuses", "leases")))
+        found |= set(controlplane.kubectl("get", wanted, *namespace, "-o", "name", "--ignore-not-found").split())
+    return found
+
+
+class Release:
+    """The chart as a release of its own name in its own namespace."""
+
+    def __init__(self, plane: ControlPlane, tls: Path) -> None:
+        self.plane = plane
+        self._words = (OWN, CHART, "--namespace", OWN, "--set-file", f"certificates.caBundle={tls / 'ca.crt'}")
+
+    def helm(self, action: str, *words: str) -> str:
+        return self.plane.helm(action, *self._words, *words)
+
+    def get(self, kind: str) -> Any:
+        return json.loads(self.plane.kubectl("-n", OWN, "get", kind, OWN, "-o", "json"))
+
+    @property
+    def condition(self) -> str:
+        ((condition,),) = (each["matchConditions"] for each in self.get("mutatingwebhookconfiguration")["webhooks"])
+        return condition["expression"]
+
+    @property
+    def configuration(self) -> str:
+        return self.get("configmap")["data"]["configuration.yaml"]
+
+    def rolled_out(self) -> dict[str, Any]:
+        """The Deployment's specification, once all its pods are as it says."""
+
+        def over() -> bool:
+            self.plane.settle(OWN)
+            deployment = self.get("deployment")
+            status, wanted = deployment["status"], deployment["spec"]["replicas"]
+            numbers = [status.get(name) for name in ("replicas", "updatedReplicas", "availableReplicas")]
+            return status.get("observedGeneration") == deployment["metadata"]["generation"] and numbers == [wanted] * 3
+
+        wait_for(over, 60, "the rollout is over")
+        return self.get("deployment")["spec"]
+
+    def test(self, image: Image) -> tuple[int, str]:
+        """Run `helm test` and, in a kubelet's place, its pod; return the exit code and what the pod said."""
+        with ThreadPoolExecutor(1) as background:
+            outcome = background.submit(self.plane.helm, "test", OWN, "--namespace", OWN, check=False)
+            (pod,) = wait_for(
+                lambda: self.plane.pods(OWN, f"app.kubernetes.io/name={TEST}"), 60, f"the test's pod ({outcome})"
+            )
+            with tempfile.TemporaryDirectory() as folder:
+                code, said = self._run(pod, image, Path(folder))
+            status = {"phase": "Failed" if code else "Succeeded"}
+            path = f"/api/v1/namespaces/{OWN}/pods/{TEST}/status"
+            merge = {"content-type": "application/merge-patch+json"}
+            self.plane.api.patch(path, json={"status": status}, headers=merge).raise_for_status()
+            printed = outcome.result()
+        assert f"Phase:          {status['phase']}" in printed, printed
+        return code, said
+
+    def _run(self, pod: Pod, image: Image, account: Path) -> tuple[int, str]:
+        """Run a pod's container in an image that has Python, with the token that its service account would get."""
+        url = urlsplit(self.plane.url)
+        image = image.with_env(KUBERNETES_SERVICE_HOST=url.hostname, KUBERNETES_SERVICE_PORT=str(url.port))
+        (token,) = (each["name"] for each in pod["spec"]["volumes"])
+        trusted = self.plane.kubectl(
+            "-n", OWN, "get", "configmap", "kube-root-ca.crt", "-o", r"jsonpath={.data.ca\.crt}"
+        )
+        (account / "ca.crt").write_text(trusted)
+        (account / "token").write_text(self.plane.kubectl("-n", OWN, "create", "token", TEST))
+        account.chmod(0o755)
+        with Container.from_pod(pod, image=image, volumes={token: account}, binds={"/venv": image.root}) as container:
+            return container.wait(), container.stdout
+
+
+@pytest.fixture
+def release(controlplane: ControlPlane, tls: Path) -> Iterator[Release]:
+    """A release to be: the namespace is there, with its Secret, and enforces Pod Security `restricted`."""
+    controlplane.namespace(OWN, {"pod-security.kubernetes.io/enforce": "restricted"})
+    files = [f"--from-file={tls / name}" for name in ("tls.crt", "tls.key", "ca.crt")]
+    controlplane.kubectl("-n", OWN, "create", "secret", "generic", "plane-webhook-tls", *files)
+    wait_for(lambda: "configmap/kube-root-ca.crt" in everything(controlplane), 30, "the namespace is complete")
+    yield Release(controlplane, tls)
+    controlplane.helm("uninstall", OWN, "--namespace", OWN, "--ignore-not-found")
+    controlplane.kubectl("delete", "namespace", OWN)
+
+
+def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
+    controlplane: ControlPlane, release: Release, tls: Path, image: Image
+) -> None:
+    before = everything(controlplane)
+    release.helm("install")
+    first, condition, configuration = release.rolled_out(), release.condition, release.configuration
+
+    # A changed configuration rolls the pods, and the condition goes with it.
+    release.helm("upgrade", "--set", "configuration.images={a/b}", "--set", "replicas=3")
+    second = release.rolled_out()
+    assert second["replicas"] == 3
+    assert second["template"]["metadata"] != first["template"]["metadata"]
+    assert parse(release.configuration).default.images == ("a/b",)
+    assert "'a/b'" in release.condition
+
+    # The same again: nothing for anybody to do.
+    generation = release.get("deployment")["metadata"]["generation"]
+    release.helm("upgrade", "--reuse-values")
+    assert release.get("deployment")["metadata"]["generation"] == generation
+
+    controlplane.helm("rollback", OWN, "1", "--namespace", OWN)
+    assert release.rolled_out() == first
+    assert (release.condition, release.configuration) == (condition, configuration)
+
+    # Nobody answers here. Then a webhook with these files does: only where the Service leads is the lab's doing.
+    code, said = release.test(image)
+    assert (code, said.splitlines()[0]) == (
+        1,
+        "not injected: the API server would make the pod as it came. One of these is so:",
+    )
+    controlplane.kubectl("-n", OWN, "delete", "pod", TEST)
+    with Webhook(configuration=configuration, cert_dir=tls) as webhook:
+        controlplane.local_service(OWN, OWN)
+        port = {"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": webhook.port}
+        controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps([port]))
+        code, said = release.test(image)
+        assert (code, said.partition(" would get ")[0]) == (
+            0,
+            "injected: a pod that runs ./bin/docker-entrypoint-api.sh",
+        )
+        assert webhook.reviews
+
+    controlplane.helm("uninstall", OWN, "--namespace", OWN)
+    wait_for(lambda: not controlplane.pods(OWN), 30, "its pods are gone")
+    assert everything(controlplane) == before
