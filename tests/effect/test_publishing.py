@@ -694,7 +694,8 @@ def test_what_the_broker_ends_the_connection_for_is_an_error_at_once_and_holds_u
     with Client(image, url(proxy), redis, POISON) as client:
         client.run()
         told = client.go_on()
-        assert told["impossible"] == ("InvalidCommand", told["impossible"][1])
+        error, _ = told["impossible"]
+        assert error in ("InvalidCommand", "PreconditionFailed")  # RabbitMQ 4 ends the channel only
         assert told["second"][0] == "sent"
         assert arrive(broker, 2) == ["first", "second"]
         proxy.door("refuse")
@@ -704,7 +705,7 @@ def test_what_the_broker_ends_the_connection_for_is_an_error_at_once_and_holds_u
         assert arrive(broker, 2) == ["kept-0", "kept-1"]
         wait_for(lambda: cli(redis, "LLEN", key(redis, "aside")).strip() == "1", 5, "it is set aside")
         log = client.log()
-    assert log.count("set aside, for the broker refuses it: lab.task[refused]: InvalidCommand") == 1
+    assert log.count(f"set aside, for the broker refuses it: lab.task[refused]: {error}") == 1
 
 
 OWED = """
