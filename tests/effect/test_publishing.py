@@ -535,6 +535,41 @@ def test_what_time_does_not_heal_is_an_error_at_once_with_its_cause(
     assert "time doesn't heal that" in log
 
 
+LATE = """
+from plane_webhook.delivery import Delivery
+from plane_webhook.publisher import Publisher
+leave, recovered, late = Delivery.leave, Publisher._recovered, []
+def leave_and_put(self):
+    leave(self)
+    if not late:
+        late.append(threading.Thread(target=send, args=("kept-5",)))
+        late[0].start()
+        late[0].join()
+def look_and_recover(self):
+    if self.state.name == "draining":
+        print("# still kept:", sum(self.spool.waiting()), file=sys.stderr)
+    recovered(self)
+Delivery.leave, Publisher._recovered = leave_and_put, look_and_recover
+"""
+
+
+def test_what_is_kept_after_the_last_look_goes_before_all_is_well_again(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """Else the next task would overtake it."""
+    with Client(image, url(proxy), redis, LATE + FIVE) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        assert sent(client.go_on())
+        proxy.heal()
+        assert arrive(broker, 7) == ["first", *names(6)]
+        assert client.go_on()["last"][0] == "sent"
+        log = client.log()
+    assert log.count("# still kept: 0") == 1
+    assert log.count("# still kept:") == 1
+
+
 CHECKED = """
 import ssl
 its.conf.broker_use_ssl = dict(ca_certs=os.environ["CERTIFICATE"], cert_reqs=ssl.CERT_REQUIRED)

@@ -31,6 +31,7 @@ from .state import State
 LOOK = 30.0  # seconds between two looks of a healthy process at the spool, for what others left there
 BEAT = 5.0  # seconds between two signs of life to the broker
 OWED = 600.0  # seconds: a confirmation that is owed for longer, on a connection that lives, will not come
+AGAIN = 0.01  # seconds between two looks at a spool that was empty, and into which something was put meanwhile
 TELL = 2.0  # seconds between two notes of how much is kept
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
 STATES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "state")
@@ -77,6 +78,7 @@ class Publisher:
         self.io, self.lock, self.state = threading.Lock(), threading.Lock(), State()
         self.jobs = deque()  # not sent yet
         self.putting = WeakSet()  # those whose callers are about to put them into the spool, or were ended before that
+        self.puts = 0  # what this process has put there
         self.thread = None
         self.ears, self.mouth = os.pipe()
         os.set_blocking(self.ears, False)
@@ -183,6 +185,7 @@ class Publisher:
         finally:
             with self.lock:
                 self.putting.discard(job)
+                self.puts += kept
                 answer = job.answer
                 job.doubted = kept and doubt and answer is None
                 self.state.kept += kept and not self.state.healthy
@@ -433,8 +436,9 @@ class Publisher:
         if self.delivery is None:
             return LOOK
         with self.lock:
-            healthy, putting = self.state.healthy, len(self.putting)
+            healthy, puts = self.state.healthy, self.puts
             doubts = any(job.doubted for job in self.flying)
+            unsure = any(job.outcome is KEEP for job in self.flying)
         if doubts and now - self.lived > LIVES / 5:
             self.lived = now
             try:
@@ -443,7 +447,8 @@ class Publisher:
                 self.lived = 0.0
         if healthy and not self.delivery.left:
             return max(self.look - now, 0)
-        waits = not healthy if self.link is None else self.link.blocked or self.link.asked
+        # Until what was sent before is answered nothing follows it: on another channel that would overtake it.
+        waits = not healthy if self.link is None else self.link.blocked or self.link.asked or unsure
         if waits and not self.delivery.batch:
             return (1.0 if doubts else LOOK) if self.delivery.told() else 1.0
         if self.link is None:  # nobody publishes here: look whether there is a reason to connect
@@ -453,11 +458,16 @@ class Publisher:
         except Exception as error:
             self._lose(error)
             return 0
-        if not healthy and not self.delivery.batch and not doubts and not putting:
+        if not healthy and not self.delivery.batch and not doubts:
             if self.delivery.left == 0 or self.delivery.unreachable:
                 with self.lock:
-                    if not self.putting:
+                    over = not self.putting and self.puts == puts
+                    if over:
                         self._recovered()
+                if not over:  # what has been put since that look must not be overtaken
+                    self.delivery.left = None
+                    self.delivery.rest = min(self.delivery.rest, now + AGAIN)
+                    return AGAIN
         return wait
 
     def _due(self, now):
