@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit lab-tests lab effect versions trouble bench peers plane lock clean
+.PHONY: help demo test check unit lab-tests lab effect versions brokers trouble bench peers plane lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,13 @@ effect: lab ## the whole fault matrix, resumable, with a table at the end
 
 versions: lab ## the essential faults on the oldest and newest packages and Pythons, resumable, with a table at the end
 	@$(RUN) -m bench.effect.versions
+
+brokers: lab ## RabbitMQ 4.0 and 4.3, classic and quorum queues: workers, publishing, essential faults, a node of three killed
+	@for kind in 4.0 4.0-quorum 4.3 4.3-quorum; do \
+		PLANE_WEBHOOK_RABBITMQ=$$kind $(RUN) -m pytest -q -k "publishing or own" \
+			tests/effect/test_publishing.py tests/effect/test_workers.py || exit 1; \
+	done
+	@$(RUN) -m bench.effect.brokers && $(RUN) -m bench.effect.cluster
 
 trouble: lab ## what a broker in trouble does to the API, upstream and ours side by side, held against the goals
 	@$(RUN) -m bench.effect.trouble

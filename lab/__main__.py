@@ -6,6 +6,7 @@ from lab import images
 from lab.cache import LabError, say
 from lab.controlplane.programs import PROGRAMS, binary
 from lab.packages import ensure_packages
+from lab.rabbitmq import RELEASES, installation
 
 
 def main() -> int:
@@ -17,6 +18,11 @@ def main() -> int:
     except LabError as error:
         say(str(error))
         return 2
+    for version in RELEASES:  # without which only their own tests are skipped
+        try:
+            installation(version)
+        except LabError as error:
+            say(str(error))
     return 0
 
 

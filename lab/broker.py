@@ -7,7 +7,6 @@ module must never touch a RabbitMQ that it did not start, nor the machine's conf
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 import subprocess
@@ -19,15 +18,14 @@ from typing import TYPE_CHECKING
 import amqp
 
 from lab.cache import LabError
-from lab.packages import PACKAGES
+from lab.packages import program
 from lab.process import Startable, free_port, wait_for
+from lab.rabbitmq import SERVER, installation
 from lab.sandbox import Sandboxed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Debian's programs on PATH change to the user `rabbitmq` and its folders; the ones beside this don't.
-SERVER = Path(PACKAGES["rabbitmq-server"])
 NODE = "lab@localhost"  # unique within its epmd, which is its own
 START = 60.0  # seconds; 5 alone on two cores, twice that beside a build
 DEFAULT_QUEUE = "celery"
@@ -38,33 +36,45 @@ DEFAULT_DISK_LIMIT = "50MB"  # the same
 class Broker(Startable):
     """A broker. `with` starts it and removes it with its data; in between it may be stopped, killed and started."""
 
-    def __init__(self, configuration: Mapping[str, str] | None = None) -> None:
-        """Prepare one. `configuration` adds lines to its rabbitmq.conf (listeners.ssl.default and the like)."""
-        if not SERVER.exists():
-            raise LabError(f"RabbitMQ isn't there: install the Debian package rabbitmq-server ({SERVER} is missing)")
+    def __init__(
+        self,
+        configuration: Mapping[str, str] | None = None,
+        *,
+        kind: str | None = None,
+        node: str = NODE,
+        epmd: int | None = None,
+        cookie: str | None = None,
+    ) -> None:
+        """Prepare one. `configuration` adds lines to its rabbitmq.conf (listeners.ssl.default and the like).
+
+        `kind` is that of `rabbitmq.installation`: a version, and what its queues are. A node of a cluster (cluster.py)
+        has a name of its own, and shares the port of an epmd and the cookie with the others.
+        """
+        self.kind, self.installation = kind, installation(kind)
         self.folder = Path(tempfile.mkdtemp(prefix="plane-webhook-broker-"))
-        self.port, distribution, epmd = free_port(), free_port(), free_port()
+        self.port, distribution = free_port(), free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         self.log = self.folder / "broker.log"
-        cookie = self.folder / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16))
-        cookie.chmod(0o400)  # Erlang refuses one that others may read
-        lines = {"log.console.level": "info", "log.file": "false", **(configuration or {})}
+        kept = self.folder / ".erlang.cookie"
+        kept.write_text(cookie or secrets.token_hex(16))
+        kept.chmod(0o400)  # Erlang refuses one that others may read
+        lines = {"log.console.level": "info", "log.file": "false", **self.installation.configuration}
+        lines |= configuration or {}
         conf = self.folder / "rabbitmq.conf"
         conf.write_text("".join(f"{key} = {value}\n" for key, value in lines.items()))
         enabled = self.folder / "enabled_plugins"
         enabled.write_text("[].\n")
         applications = self.folder / "applications"
         applications.mkdir()
-        for folder in _needed():
+        for folder in self.installation.applications():
             (applications / folder.name).symlink_to(folder)
         self._environment = {
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
             "HOME": str(self.folder),  # the cookie's place
-            "ERL_EPMD_PORT": str(epmd),
+            "ERL_EPMD_PORT": str(epmd or free_port()),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": NODE,
+            "RABBITMQ_NODENAME": node,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_DIST_PORT": str(distribution),
@@ -83,7 +93,7 @@ class Broker(Startable):
         """Start it, on the data that it left, and return when it takes connections."""
         self._process = Sandboxed(
             "RabbitMQ",
-            ["--dev-bind", "/", "/", "--proc", "/proc"],
+            self.installation.options(self.folder),
             [str(SERVER)],
             stdout=self.log,
             stderr=self.log,
@@ -151,8 +161,9 @@ class Broker(Startable):
         """Run rabbitmqctl against it and return what it printed. LabError if it fails, or if the broker doesn't run."""
         if self._process is None or not self._process.alive():  # it would start an epmd that nobody ends
             raise LabError("the broker doesn't run: start it first")
+        inside = [program("bwrap"), "--unshare-pid", "--die-with-parent", *self.installation.options(self.folder), "--"]
         run = subprocess.run(
-            [SERVER.with_name("rabbitmqctl"), "--quiet", *words],
+            [*inside, SERVER.with_name("rabbitmqctl"), "--quiet", *words],
             env=self._environment,
             capture_output=True,
             text=True,
@@ -167,22 +178,3 @@ class Broker(Startable):
         with suppress(OSError, amqp.AMQPError), self.channel():
             return True
         return False
-
-
-def _needed() -> set[Path]:
-    """Return the folders of the Erlang applications that the broker itself needs.
-
-    They lie among some 50 plugins. Erlang asks every folder for every module that it loads, so leaving out the plugins
-    makes the broker start in two thirds of the time.
-    """
-    installed = {path.name.rsplit("-", 1)[0]: path for path in SERVER.parent.parent.glob("lib/*/plugins/*-*")}
-    needed: set[Path] = set()
-    wanted = ["rabbit"]
-    while wanted:
-        name = wanted.pop()
-        folder = installed.get(name)  # the rest is Erlang's own
-        if folder is not None and folder not in needed:
-            needed.add(folder)
-            listed = re.search(r"\{applications,\s*\[(.*?)\]", (folder / f"ebin/{name}.app").read_text(), re.DOTALL)
-            wanted += re.findall(r"\w+", listed[1]) if listed else []
-    return needed

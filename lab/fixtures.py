@@ -14,7 +14,7 @@ from lab.postgres import Postgres
 from lab.redis import Redis
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from lab.images import Image
 
@@ -32,6 +32,14 @@ def image() -> Image:
     """The image that Plane's containers run in."""
     need("bubblewrap", "util-linux", "dash", "busybox-static")
     return images.build()
+
+
+def of_kind(kind: str, configuration: Mapping[str, str] | None = None) -> Broker:
+    """A broker of one of `rabbitmq.KINDS`, to be started; skips with the reason why it can't be had."""
+    try:
+        return Broker(configuration, kind=kind)
+    except LabError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

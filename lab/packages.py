@@ -15,6 +15,7 @@ PACKAGES = {
     "bubblewrap": "bwrap",
     "busybox-static": "busybox",
     "dash": "dash",
+    "debootstrap": "debootstrap",
     "haproxy": "haproxy",
     "postgresql": "/usr/lib/postgresql/*/bin/postgres",
     "rabbitmq-server": "/usr/lib/rabbitmq/bin/rabbitmq-server",

@@ -96,7 +96,7 @@ class Lab:
         wanted = [name for name in self.contenders if only is None or name in only]
         new = [name for name in wanted if (name, kind) not in self._stacks]
         if new and kind == "strict" and self._strict is None:
-            self._strict = self._exit.enter_context(Broker(STRICT))
+            self._strict = self._exit.enter_context(Broker(STRICT, kind=self.broker.kind))
             vhosts(self._strict, [f"{name}-{kind}" for name in self.contenders])
         with ThreadPoolExecutor(max(len(new), 1)) as pool:
             started = pool.map(lambda name: self._exit.enter_context(self._stack(name, kind)), new)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from bench.effect.contenders import WHAT
 from bench.effect.lab import UNSCALED
 from bench.effect.stack import PUBLISH, SCALE
 from lab import cache, images
+from lab.rabbitmq import CHOSEN
 from webhook import payload
 from webhook.settings import Settings
 
@@ -32,10 +34,13 @@ SLACK = 2.8  # seconds over the worst case that the lab itself may cost, on two 
 
 
 class Results:
-    """The results of one payload on one image."""
+    """The results of one payload on one image, and on one kind of broker (see lab/rabbitmq.py)."""
 
-    def __init__(self, lock: images.Lock = "requirements", python: str = images.PYTHON) -> None:
-        parts = (payload.GUARD, payload.PACKED, Settings().default.digest, python)
+    def __init__(
+        self, lock: images.Lock = "requirements", python: str = images.PYTHON, kind: str | None = None
+    ) -> None:
+        kind = kind or os.environ.get(CHOSEN, "")
+        parts = (payload.GUARD, payload.PACKED, Settings().default.digest, python, *([kind] if kind else []))
         text = "\0".join(parts) + (images.PLANE / f"{lock}.txt").read_text(encoding="utf-8")
         self.path: Path = cache.folder("effect", hashlib.sha256(text.encode()).hexdigest()[:12]) / "results.jsonl"
         self.records: list[Record] = []

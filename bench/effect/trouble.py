@@ -30,7 +30,7 @@ from lab.faults import SWALLOW
 from lab.process import exit_on_sigterm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 CONTENDERS = ("upstream", "ours")
 AFTERWARDS = 2.0  # seconds that the load goes on when the broker is back
@@ -155,9 +155,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.effect.trouble", description=__doc__)
     parser.add_argument("--kinds", nargs="+", choices=TROUBLES, default=list(TROUBLES))
     parser.add_argument("--seconds", nargs="+", type=float, help="how long each lasts, in place of its own")
-    parser.add_argument("--exporters", type=int, default=2)
-    parser.add_argument("--rate", type=float, default=6.0, help="API-token reads a second")
-    parser.add_argument("--healthy", type=float, default=20.0, help="seconds of load before the trouble")
+    load(parser)
     parser.add_argument("--in-turn", action="store_true", help="one after the other: for times")
     given = parser.parse_args()
     exit_on_sigterm()
@@ -173,10 +171,13 @@ def main() -> int:
                 for seconds in given.seconds or TROUBLES[kind].seconds:
                     say(f"{TROUBLES[kind].title}, {seconds:g} s")
                     groups = [[one] for one in stacks] if given.in_turn else [stacks]
-                    found = [one for group in groups for one in measure(broker, group, kind, seconds, given)]
+                    trouble = TROUBLES[kind]
+                    found = [
+                        one for group in groups for one in measure(broker, group, trouble, seconds, given, name=kind)
+                    ]
                     with kept.open("a", encoding="utf-8") as file:
                         file.writelines(json.dumps(asdict(one)) + "\n" for one in found)
-                    show(kind, found)
+                    show(TROUBLES[kind], found)
                     rows += found
     except LabError as error:
         say(str(error))
@@ -187,18 +188,24 @@ def main() -> int:
     return int(any(one.lost_exports + one.lost_logs for one in rows if one.contender == "ours"))
 
 
+def load(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what load there is."""
+    parser.add_argument("--exporters", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=6.0, help="API-token reads a second")
+    parser.add_argument("--healthy", type=float, default=20.0, help="seconds of load before the trouble")
+
+
 def measure(
-    broker: Broker, stacks: list[Stack], kind: str, seconds: float, load: argparse.Namespace
+    broker: Broker, stacks: list[Stack], trouble: Trouble, seconds: float, given: argparse.Namespace, *, name: str
 ) -> tuple[Figures, ...]:
     """Put the contenders to one trouble."""
-    trouble = TROUBLES[kind]
     each(stacks, lambda stack: stack.warm())
     each(stacks, lambda stack: stack.purge())
     with ExitStack() as arriving:
         arrivals = [arriving.enter_context(Arrivals(stack)) for stack in stacks]
         with ExitStack() as going:
-            traffic = [going.enter_context(Traffic(stack, load.exporters, load.rate)) for stack in stacks]
-            time.sleep(load.healthy)
+            traffic = [going.enter_context(Traffic(stack, given.exporters, given.rate)) for stack in stacks]
+            time.sleep(given.healthy)
             for stack in stacks:
                 going.enter_context(Kubelet(stack, trouble.strike, seconds / 3))
             struck = time.monotonic()
@@ -213,16 +220,15 @@ def measure(
             wanted = {asked.token for asked in one.asked if asked.kind != "other" and asked.status == 200}
             arrived.settle(wanted, QUIET)
     return tuple(
-        Figures.of(one, arrived, span, trouble=kind, seconds=seconds)
+        Figures.of(one, arrived, span, trouble=name, seconds=seconds)
         for one, arrived in zip(traffic, arrivals, strict=True)
     )
 
 
-def show(kind: str, found: list[Figures]) -> None:
+def show(trouble: Trouble, found: Sequence[Figures]) -> None:
     """Print one trouble: both rows, and what of the goals ours held."""
     upstream, ours = found
     print("\n" + aligned([HEADING, row(upstream), row(ours)]))
-    trouble = TROUBLES[kind]
     for one in verdicts(ours, upstream, clean=trouble.clean, kills=trouble.strike is not None):
         print(f"  {'held' if one.held else 'NOT HELD':9} {one.goal}: {one.found}", flush=True)
 

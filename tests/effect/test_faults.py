@@ -1,6 +1,7 @@
 """Under the essential faults upstream loses tasks silently and an injected pod none (`make effect`: all faults).
 
-On Plane's own versions, and in short on the others that its image may have (`make versions`: more of it).
+On Plane's own versions, and in short on the others that its image may have (`make versions`: more of it), and on the
+RabbitMQ of today (`make brokers`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from bench.effect.cells import BOTH, BY_NAME
 from bench.effect.lab import Lab
 from bench.effect.results import amiss
 from bench.effect.versions import COMBINATIONS, ESSENTIAL, PLANES, Combination, imported
-from lab.fixtures import need
+from lab.fixtures import need, of_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,8 @@ COUNT, FEW = 10, 3
 # One for each thing of kombu and py-amqp that the overlay goes by, and for each kind of publisher.
 API = ("half-open", "write-reset", "ack-half", "no-queue", "stale-answer")
 HANDFUL = (*API, "worker-half-open", "worker-partition", "beat-half-open")
+# One for each thing that a broker has a part in (`make brokers`: more of them, on all kinds).
+BROKERS = ("half-open", "write-reset", "refused", "no-queue", "alarm", "queue-full", "too-large")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +59,18 @@ def test_nothing_is_lost_silently(lab: Lab, cell: Cell) -> None:
 @pytest.mark.parametrize("name", HANDFUL)
 def test_nor_on_other_versions(lab: Lab, name: str) -> None:
     holds(lab, BY_NAME[name], FEW)
+
+
+@pytest.fixture(scope="module", params=["4.3-quorum"])
+def today(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    need("rabbitmq-server", "bubblewrap", "util-linux", "dash")
+    with of_kind(request.param) as broker, Lab(BOTH, broker=broker) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", BROKERS)
+def test_nor_on_a_broker_of_today(today: Lab, name: str) -> None:
+    holds(today, BY_NAME[name], FEW)
 
 
 def holds(lab: Lab, cell: Cell, count: int) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Self
 
 import amqp
 import pytest
+from amqp.exceptions import MessageNacked
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -304,11 +305,12 @@ def test_the_broker_s_signs_of_life_delay_nothing(
     """It sends a heartbeat each five seconds; between two of them nothing may be waited for."""
     with Client(image, url(proxy), redis, BEATS) as client:
         client.run()
+        before = proxy.accepted  # a broker that is slow to answer is connected to twice
         told = client.go_on()
         log = client.log()
     assert sent(told)
     assert "in trouble" not in log
-    assert proxy.accepted == 1
+    assert proxy.accepted == before
     assert len(arrive(broker, 27)) == 27
 
 
@@ -410,16 +412,31 @@ wait()
 """
 
 
+def fill(broker: Broker, queue: str) -> list[str]:
+    """Publish until it rejects; the ids of what it took: a quorum queue takes one more than its limit."""
+    ids: list[str] = []
+    with broker.channel() as channel:
+        while len(ids) < 9:
+            message = amqp.Message("{}", priority=0, application_headers={"id": f"more-{len(ids)}"})  # as Celery's
+            try:
+                channel.basic_publish_confirm(message, exchange=queue, routing_key=queue)
+            except MessageNacked:
+                return ids
+            ids.append(message.headers["id"])
+    raise AssertionError(f"{queue} rejects nothing")
+
+
 def test_a_full_queue_holds_up_its_own_tasks_only(
     image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
 ) -> None:
     with Client(image, url(proxy), redis, FULL) as client:
         client.run()
+        more = fill(broker, "full")
         before = proxy.accepted
         assert sent(client.go_on())
         assert arrive(broker, 1) == ["another"]
         time.sleep(2)
-        assert broker.take("full") == ["fits"]
+        assert broker.take("full") == ["fits", *more]
         wait_for(lambda: broker.queue_depth("full") == 1, 10, "there is room again")
         assert broker.take("full") == ["one-too-many"]
         assert proxy.accepted == before  # no connection for each try
@@ -712,7 +729,8 @@ def test_what_the_broker_ends_the_connection_for_is_an_error_at_once_and_holds_u
     with Client(image, url(proxy), redis, POISON) as client:
         client.run()
         told = client.go_on()
-        assert told["impossible"] == ("InvalidCommand", told["impossible"][1])
+        error, _ = told["impossible"]
+        assert error in ("InvalidCommand", "PreconditionFailed")  # RabbitMQ 4 ends the channel only
         assert told["second"][0] == "sent"
         assert arrive(broker, 2) == ["first", "second"]
         proxy.door("refuse")
@@ -722,7 +740,7 @@ def test_what_the_broker_ends_the_connection_for_is_an_error_at_once_and_holds_u
         assert arrive(broker, 2) == ["kept-0", "kept-1"]
         wait_for(lambda: cli(redis, "LLEN", key(redis, "aside")).strip() == "1", 5, "it is set aside")
         log = client.log()
-    assert log.count("set aside, for the broker refuses it: lab.task[refused]: InvalidCommand") == 1
+    assert log.count(f"set aside, for the broker refuses it: lab.task[refused]: {error}") == 1
 
 
 OWED = """

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import socket
+from contextlib import suppress
 
 import amqp
 import pytest
 
 from lab.broker import Broker
-from lab.fixtures import need
+from lab.cache import LabError
+from lab.cluster import Cluster
+from lab.fixtures import need, of_kind
+from lab.process import wait_for
+from lab.rabbitmq import KINDS
 
 pytestmark = pytest.mark.lab
 
@@ -38,6 +43,46 @@ def test_confirmed_messages_survive_a_stop_and_a_crash() -> None:
         assert broker.take() == ["one", "two"]
         assert broker.take() == []
     assert not broker.folder.exists()
+
+
+def test_a_kind_that_the_lab_has_not_is_named_beside_those_that_it_has() -> None:
+    with pytest.raises(LabError, match=r"no RabbitMQ 3\.13, only 4\.0, 4\.0-quorum, 4\.3"):
+        Broker(kind="3.13")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "quorum" in kind])
+def test_a_broker_of_today_keeps_what_it_confirmed(kind: str) -> None:
+    need("bubblewrap")
+    with of_kind(kind) as broker:
+        version, _, queues = kind.partition("-")
+        assert broker.rabbitmqctl("eval", "rabbit_misc:version().").startswith(f'"{version}.')
+        broker.declare()
+        assert broker.rabbitmqctl("list_queues", "type").split()[-1] == (queues or "classic")
+        publish(broker, "one")
+        broker.kill()
+        broker.start()
+        assert broker.take() == ["one"]
+
+
+def test_a_cluster_lives_on_without_one_of_its_nodes() -> None:
+    need("bubblewrap")
+    kind = "4.3-quorum"
+    of_kind(kind).close()
+    with Cluster(kind) as cluster:
+        first, second, third = cluster.nodes
+        first.declare()
+        publish(first, "one")
+        first.kill()
+        wait_for(lambda: publishes(second, "two"), 20, "another node leads")
+        first.start()
+        assert set(third.take()) == {"one", "two"}
+
+
+def publishes(broker: Broker, task: str) -> bool:
+    with suppress(OSError, amqp.AMQPError):
+        publish(broker, task)
+        return True
+    return False
 
 
 def test_two_brokers_run_side_by_side(broker: Broker) -> None:
