@@ -22,7 +22,7 @@ unit: $(READY) ## the tests that need nothing but Python
 	@$(RUN) -m pytest -q -m "not lab"
 
 lab-tests: lab ## the tests on a real control plane, RabbitMQ and Plane-like containers
-	@$(RUN) -m pytest -m lab
+	@$(RUN) -m lab --tests && $(RUN) -m pytest -m lab
 
 lab: $(READY) ## set up what the lab needs: system packages, control plane, images (cached)
 	@$(RUN) -m lab
@@ -34,6 +34,7 @@ versions: lab ## the essential faults on the oldest and newest packages and Pyth
 	@$(RUN) -m bench.effect.versions
 
 brokers: lab ## RabbitMQ 4.0 and 4.3, classic and quorum queues: workers, publishing, essential faults, a node of three killed
+	@$(RUN) -m lab --tests
 	@for kind in 4.0 4.0-quorum 4.3 4.3-quorum; do \
 		PLANE_WEBHOOK_RABBITMQ=$$kind $(RUN) -m pytest -q -k "publishing or own" \
 			tests/effect/test_publishing.py tests/effect/test_workers.py || exit 1; \

@@ -1,5 +1,6 @@
 """Sets up what the lab needs and says what takes long: `make lab`. What is there already costs nothing."""
 
+import argparse
 import sys
 
 from lab import images
@@ -8,17 +9,23 @@ from lab.controlplane.programs import PROGRAMS, binary
 from lab.packages import ensure_packages
 from lab.rabbitmq import RELEASES, installation
 
+TESTS = ("helm4",)  # programs that only tests need: `make demo` should not wait for them
+
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
+    parser.add_argument("--tests", action="store_true", help="also what only `make test` needs")
+    given = parser.parse_args()
     try:
         ensure_packages()
         images.build()
         for name in PROGRAMS:
-            binary(name)
+            if given.tests or name not in TESTS:
+                binary(name)
     except LabError as error:
         say(str(error))
         return 2
-    for version in RELEASES:  # without which only their own tests are skipped
+    for version in RELEASES if given.tests else ():  # without one of which only its own tests are skipped
         try:
             installation(version)
         except LabError as error:
