@@ -4,7 +4,7 @@ import sys
 
 from lab import images
 from lab.cache import LabError, say
-from lab.controlplane.programs import binary
+from lab.controlplane.programs import PROGRAMS, binary
 from lab.packages import ensure_packages
 from lab.rabbitmq import RELEASES, installation
 
@@ -13,7 +13,7 @@ def main() -> int:
     try:
         ensure_packages()
         images.build()
-        for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "helm"):
+        for name in PROGRAMS:
             binary(name)
     except LabError as error:
         say(str(error))

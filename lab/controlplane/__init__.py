@@ -77,9 +77,15 @@ class ControlPlane(Startable):
         """Return what kubectl printed; with `check=False` its stderr too, whatever the exit code."""
         return self._client("kubectl", *args, stdin=input, check=check)
 
-    def helm(self, *args: str | Path, input: str | None = None, check: bool = True) -> str:  # noqa: A002
-        """Return what helm printed; with `check=False` its stderr too, whatever the exit code."""
-        return self._client("helm", *args, stdin=input, check=check)
+    def helm(
+        self,
+        *args: str | Path,
+        input: str | None = None,  # noqa: A002
+        check: bool = True,
+        program: str = "helm",
+    ) -> str:
+        """Return what helm, or its other version `helm4`, printed; `check` as for kubectl."""
+        return self._client(program, *args, stdin=input, check=check)
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Apply objects server-side."""

@@ -4,7 +4,7 @@
 generated in the cache, with sums from the Go client's checksum database. This module must never fetch anything but
 through the `go` client, so that its proxy, its checksum database and its settings stay the user's.
 
-Other defaults for a whole run: LAB_KUBERNETES, LAB_ETCD, LAB_HELM.
+Other defaults for a whole run: LAB_KUBERNETES, LAB_ETCD, LAB_HELM, LAB_HELM4.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Module:
             values = {"gitVersion": f"v{self.version}", "gitMajor": major, "gitMinor": minor}
             packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
             stamps = [f"{package}.{name}={value}" for package in packages for name, value in values.items()]
-        elif self.name == "helm":
+        elif self.name.startswith("helm"):
             stamps = [f"{self.path}/internal/version.version=v{self.version}"]
         else:
             stamps = []  # etcd's version is a constant in its source
@@ -74,11 +74,17 @@ def _same_major(have: tuple[int, int], want: tuple[int, int]) -> bool:
     return have[0] == want[0]
 
 
-MODULES = {"kubernetes": "k8s.io/kubernetes", "etcd": "go.etcd.io/etcd/server/v3", "helm": "helm.sh/helm/v3"}
+MODULES = {
+    "kubernetes": "k8s.io/kubernetes",
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "helm": "helm.sh/helm/v3",
+    "helm4": "helm.sh/helm/v4",
+}
 VERSIONS = {
     "kubernetes": os.environ.get("LAB_KUBERNETES", "1.36.3"),
     "etcd": os.environ.get("LAB_ETCD", "3.6.16"),
     "helm": os.environ.get("LAB_HELM", "3.22.0"),
+    "helm4": os.environ.get("LAB_HELM4", "4.3.1"),
 }
 _CMD = "k8s.io/kubernetes/cmd"
 PROGRAMS = {
@@ -87,6 +93,7 @@ PROGRAMS = {
     "kube-controller-manager": Program(f"{_CMD}/kube-controller-manager", "kubernetes", "about 1 minute", _same_minor),
     "kubectl": Program(f"{_CMD}/kubectl", "kubernetes", "about 20 seconds", _skew_of_one, ("version", "--client")),
     "helm": Program("helm.sh/helm/v3/cmd/helm", "helm", "about 1 minute", _same_major, ("version", "--short")),
+    "helm4": Program("helm.sh/helm/v4/cmd/helm", "helm4", "about 2 minutes", _same_major, ("version", "--short")),
 }
 
 

@@ -126,10 +126,23 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("configuration", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-@pytest.mark.parametrize(("namespace", "policy"), [(OWN, "Ignore"), ("tools", "Fail")])
+@pytest.mark.parametrize(
+    ("namespace", "policy", "configuration"),
+    [
+        *((OWN, "Ignore", configuration) for configuration in CONFIGURATIONS.values()),
+        ("tools", "Fail", {}),
+        ("kube-system", "Ignore", {}),
+        ("1e3", "Ignore", {}),
+    ],
+    ids=[
+        *CONFIGURATIONS,
+        "another namespace, and Fail",
+        "the cluster's namespace",
+        "a namespace that looks like a number",
+    ],
+)
 def test_the_registration_is_what_the_command_prints_for_the_configuration(
-    tls: Path, tmp_path: Path, configuration: dict[str, Any], namespace: str, policy: str
+    tls: Path, tmp_path: Path, namespace: str, policy: str, configuration: dict[str, Any]
 ) -> None:
     objects = rendered(tls, namespace, configuration=configuration, failurePolicy=policy)
     file = tmp_path / "configuration.yaml"
@@ -189,8 +202,11 @@ VALUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {f"{POD} tolerations": [TOLERATION], f"{POD} nodeSelector": {"kubernetes.io/os": "linux"}},
     ),
     "annotations": (
-        {"podAnnotations": {"a.example/b": "true"}},
-        {"Deployment spec template metadata annotations a.example/b": "true"},
+        {"podAnnotations": {"a.example/b": "1", "prometheus.io/scrape": "false"}},
+        {
+            "Deployment spec template metadata annotations a.example/b": "1",
+            "Deployment spec template metadata annotations prometheus.io/scrape": "false",
+        },
     ),
     "OpenShift": (
         {"openshift": True},
@@ -358,12 +374,17 @@ def everything(controlplane: ControlPlane) -> set[str]:
 class Release:
     """The chart as a release of its own name in its own namespace."""
 
-    def __init__(self, plane: ControlPlane, tls: Path) -> None:
+    def __init__(self, plane: ControlPlane, program: str, tls: Path) -> None:
         self.plane = plane
-        self._words = (OWN, CHART, "--namespace", OWN, "--set-file", f"certificates.caBundle={tls / 'ca.crt'}")
+        self._program = program
+        self._words = (OWN, CHART, "--set-file", f"certificates.caBundle={tls / 'ca.crt'}")
 
-    def helm(self, action: str, *words: str) -> str:
-        return self.plane.helm(action, *self._words, *words)
+    def apply(self, action: str, *words: str) -> str:
+        """Install or upgrade it."""
+        return self.helm(action, *self._words, *words)
+
+    def helm(self, *words: str | Path, check: bool = True) -> str:
+        return self.plane.helm(*words, "--namespace", OWN, check=check, program=self._program)
 
     def get(self, kind: str) -> Any:
         return json.loads(self.plane.kubectl("-n", OWN, "get", kind, OWN, "-o", "json"))
@@ -393,7 +414,7 @@ class Release:
     def test(self, image: Image) -> tuple[int, str]:
         """Run `helm test` and, in a kubelet's place, its pod; return the exit code and what the pod said."""
         with ThreadPoolExecutor(1) as background:
-            outcome = background.submit(self.plane.helm, "test", OWN, "--namespace", OWN, check=False)
+            outcome = background.submit(self.helm, "test", OWN, check=False)
             (pod,) = wait_for(
                 lambda: self.plane.pods(OWN, f"app.kubernetes.io/name={TEST}"), 60, f"the test's pod ({outcome})"
             )
@@ -422,15 +443,16 @@ class Release:
             return container.wait(), container.stdout
 
 
-@pytest.fixture
-def release(controlplane: ControlPlane, tls: Path) -> Iterator[Release]:
+@pytest.fixture(params=["helm", "helm4"])
+def release(request: pytest.FixtureRequest, controlplane: ControlPlane, tls: Path) -> Iterator[Release]:
     """A release to be: the namespace is there, with its Secret, and enforces Pod Security `restricted`."""
     controlplane.namespace(OWN, {"pod-security.kubernetes.io/enforce": "restricted"})
     files = [f"--from-file={tls / name}" for name in ("tls.crt", "tls.key", "ca.crt")]
     controlplane.kubectl("-n", OWN, "create", "secret", "generic", "plane-webhook-tls", *files)
     wait_for(lambda: "configmap/kube-root-ca.crt" in everything(controlplane), 30, "the namespace is complete")
-    yield Release(controlplane, tls)
-    controlplane.helm("uninstall", OWN, "--namespace", OWN, "--ignore-not-found")
+    made = Release(controlplane, request.param, tls)
+    yield made
+    made.helm("uninstall", OWN, "--ignore-not-found")
     controlplane.kubectl("delete", "namespace", OWN)
 
 
@@ -438,11 +460,11 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
     controlplane: ControlPlane, release: Release, tls: Path, image: Image
 ) -> None:
     before = everything(controlplane)
-    release.helm("install")
+    release.apply("install")
     first, condition, configuration = release.rolled_out(), release.condition, release.configuration
 
     # A changed configuration rolls the pods, and the condition goes with it.
-    release.helm("upgrade", "--set", "configuration.images={a/b}", "--set", "replicas=3")
+    release.apply("upgrade", "--set", "configuration.images={a/b}", "--set", "replicas=3")
     second = release.rolled_out()
     assert second["replicas"] == 3
     assert second["template"]["metadata"] != first["template"]["metadata"]
@@ -451,10 +473,10 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
 
     # The same again: nothing for anybody to do.
     generation = release.get("deployment")["metadata"]["generation"]
-    release.helm("upgrade", "--reuse-values")
+    release.apply("upgrade", "--reuse-values")
     assert release.get("deployment")["metadata"]["generation"] == generation
 
-    controlplane.helm("rollback", OWN, "1", "--namespace", OWN)
+    release.helm("rollback", OWN, "1")
     assert release.rolled_out() == first
     assert (release.condition, release.configuration) == (condition, configuration)
 
@@ -476,6 +498,6 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
         )
         assert webhook.reviews
 
-    controlplane.helm("uninstall", OWN, "--namespace", OWN)
+    release.helm("uninstall", OWN)
     wait_for(lambda: not controlplane.pods(OWN), 30, "its pods are gone")
     assert everything(controlplane) == before
