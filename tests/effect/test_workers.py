@@ -70,7 +70,6 @@ class Where:
 EXCLUSIVE = {"deprecated_features.permit.transient_nonexcl_queues": "false"}
 WHERE = [
     Where("", PLANES),
-    Where("4.0-quorum", PLANES),
     Where("4.3-quorum", COMBINATIONS[-1], EXCLUSIVE),
 ]
 
