@@ -1,6 +1,7 @@
 """The reference in docs/ says what the code says."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,13 @@ def test_each_name_that_is_replaced_is_explained_and_no_other(monkeypatch: pytes
     lines = (DOCS / "patches.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("| `")]
     assert rows == [f"| `{module}` | `{name}` | {ours} | {missing} |" for module, name, ours, missing in table]
+
+
+def test_the_size_of_the_command_is_as_it_is_said() -> None:
+    text = (DOCS.parent / "explanation" / "delivery.md").read_text()
+    said = re.search(r"The guard is text, ([\d.]+) kB; the packed word .* has ([\d.]+) kB and holds (\d+) files", text)
+    assert said
+    sizes = len(payload.GUARD) / 1000, len(payload.PACKED) / 1000
+    assert [float(said[1]), float(said[2])] == pytest.approx(sizes, abs=0.5)
+    assert int(said[3]) == len(payload.FILES)
+    assert f"Some {sum(sizes):.0f} kB more in each pod object" in text
