@@ -11,7 +11,7 @@ import sys
 from bench.effect.__main__ import run
 from bench.effect.cells import BOTH, BY_NAME
 from bench.effect.lab import Lab
-from bench.effect.results import Results, aligned, failures, heading, rows
+from bench.effect.results import Results, failures, heading, report, rows
 from bench.effect.versions import COMBINATIONS, PLANES
 from lab.broker import Broker
 from lab.cache import LabError, say
@@ -55,9 +55,7 @@ def main() -> int:
     except LabError as error:
         say(str(error))
         return 2
-    print(aligned(lines))
-    print("\n".join(["", *wrong]) if wrong else "\nnothing lost, hung or unexplained by ours")
-    return int(bool(wrong))
+    return report(lines, wrong)
 
 
 if __name__ == "__main__":

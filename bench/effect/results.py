@@ -117,6 +117,13 @@ def rows(results: Results, contenders: Sequence[str], cells: Iterable[Cell] = CE
         ]
 
 
+def report(lines: list[list[str]], wrong: list[str]) -> int:
+    """Print a table and what is wrong; the exit code for that: 1 if anything is."""
+    print(aligned(lines))
+    print("\n".join(["", *wrong]) if wrong else "\nnothing lost, hung or unexplained by ours")
+    return int(bool(wrong))
+
+
 def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Rows as text, each column as wide as its widest."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

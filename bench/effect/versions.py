@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bench.effect.__main__ import run
 from bench.effect.cells import BOTH, CELLS
 from bench.effect.lab import Lab
-from bench.effect.results import Results, aligned, failures, heading, rows
+from bench.effect.results import Results, failures, heading, report, rows
 from lab import images
 from lab.broker import Broker
 from lab.cache import LabError, say
@@ -94,9 +94,7 @@ def main() -> int:
     except LabError as error:
         say(str(error))
         return 2
-    print(aligned(lines))
-    print("\n".join(["", *wrong]) if wrong else "\nnothing lost, hung or unexplained by ours")
-    return int(bool(wrong))
+    return report(lines, wrong)
 
 
 def imported(image: Image) -> dict[str, str]:
