@@ -87,12 +87,13 @@ VERSIONS = {
     "helm4": os.environ.get("LAB_HELM4", "4.3.1"),
 }
 _CMD = "k8s.io/kubernetes/cmd"
+# How long each takes: on two cores with empty Go caches.
 PROGRAMS = {
-    "etcd": Program(MODULES["etcd"], "etcd", "about 20 seconds", _same_minor),
-    "kube-apiserver": Program(f"{_CMD}/kube-apiserver", "kubernetes", "3 to 5 minutes", _same_minor),
-    "kube-controller-manager": Program(f"{_CMD}/kube-controller-manager", "kubernetes", "about 1 minute", _same_minor),
-    "kubectl": Program(f"{_CMD}/kubectl", "kubernetes", "about 20 seconds", _skew_of_one, ("version", "--client")),
-    "helm": Program("helm.sh/helm/v3/cmd/helm", "helm", "about 1 minute", _same_major, ("version", "--short")),
+    "etcd": Program(MODULES["etcd"], "etcd", "1 to 2 minutes", _same_minor),
+    "kube-apiserver": Program(f"{_CMD}/kube-apiserver", "kubernetes", "4 to 6 minutes", _same_minor),
+    "kube-controller-manager": Program(f"{_CMD}/kube-controller-manager", "kubernetes", "1 to 2 minutes", _same_minor),
+    "kubectl": Program(f"{_CMD}/kubectl", "kubernetes", "about half a minute", _skew_of_one, ("version", "--client")),
+    "helm": Program("helm.sh/helm/v3/cmd/helm", "helm", "about 2 minutes", _same_major, ("version", "--short")),
     "helm4": Program("helm.sh/helm/v4/cmd/helm", "helm4", "about 2 minutes", _same_major, ("version", "--short")),
 }
 
