@@ -5,13 +5,11 @@ import sys
 
 from lab import images
 from lab.cache import LabError, say
-from lab.controlplane.programs import PROGRAMS, binary
+from lab.controlplane.programs import WANTED, binary
 from lab.packages import ensure_packages
 from lab.rabbitmq import installation
 
-# What only tests need: `make demo` should not wait for them.
-TESTS = ("helm4",)
-BROKER = "4.3"
+BROKER = "4.3"  # only tests need it: `make demo` should not wait for it
 
 
 def main() -> int:
@@ -21,9 +19,8 @@ def main() -> int:
     try:
         ensure_packages()
         images.build()
-        for name in PROGRAMS:
-            if given.tests or name not in TESTS:
-                binary(name)
+        for name in WANTED:
+            binary(name)
     except LabError as error:
         say(str(error))
         return 2

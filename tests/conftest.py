@@ -1,5 +1,10 @@
 """Fixtures for every folder of tests."""
 
+import signal
+
 from lab.fixtures import broker, image, postgres, redis
+
+# What a shell starts in its background ignores SIGINT, and the lab's containers would inherit that; a kubelet's don't.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["broker", "image", "postgres", "redis"]

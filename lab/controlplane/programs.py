@@ -4,7 +4,7 @@
 generated in the cache, with sums from the Go client's checksum database. This module must never fetch anything but
 through the `go` client, so that its proxy, its checksum database and its settings stay the user's.
 
-Other defaults for a whole run: LAB_KUBERNETES, LAB_ETCD, LAB_HELM, LAB_HELM4.
+Other defaults for a whole run: LAB_KUBERNETES, LAB_ETCD, LAB_HELM. Helm 4 is there where LAB_HELM4 names its version.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ PROGRAMS = {
     "helm": Program("helm.sh/helm/v3/cmd/helm", "helm", "about 2 minutes", _same_major, ("version", "--short")),
     "helm4": Program("helm.sh/helm/v4/cmd/helm", "helm4", "about 2 minutes", _same_major, ("version", "--short")),
 }
+WANTED = [name for name in PROGRAMS if name != "helm4" or "LAB_HELM4" in os.environ]  # what a whole run makes
 
 
 def binary(name: str, version: str | None = None) -> Path:

@@ -200,6 +200,7 @@ def test_while_the_broker_is_away_nobody_waits_and_all_arrives_in_order(
         client.run()
         proxy.door("refuse")
         proxy.cut()
+        time.sleep(0.5)  # for the end of its connection to be heard: else that is the cause
         assert sent(client.go_on())
         assert broker.queue_depth(QUEUE) == 1
         back = time.monotonic()
