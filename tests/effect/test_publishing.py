@@ -101,9 +101,10 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        log = self.log()
+        if failed:
+            print(f"a client's log:\n{log}")
 
     def run(self) -> dict[str, tuple[str, float]]:
         """Let it go on until it waits or ends; what it told meanwhile: by name, the outcome and the seconds."""
@@ -959,7 +960,8 @@ def test_the_message_is_what_celery_would_have_sent(
 
 
 def taken(broker: Broker) -> str:
-    wait_for(lambda: broker.queue_depth(QUEUE) == 1, 10, "it has arrived")
+    wait_for(lambda: broker.queue_depth(QUEUE), 15, "it has arrived")
+    assert broker.queue_depth(QUEUE) == 1
     with broker.channel() as channel:
         message: amqp.Message = channel.basic_get(QUEUE, no_ack=True)
     headers = {name: value for name, value in message.headers.items() if name not in ("eta", "expires", "origin")}
