@@ -28,6 +28,7 @@ from cryptography.x509.oid import NameOID
 from bench.effect.versions import COMBINATIONS, Combination
 from lab import images
 from lab.broker import Broker
+from lab.dns import NameServer
 from lab.faults import SWALLOW, AtPublish, Flow, Proxy
 from lab.process import wait_for
 from lab.redis import Redis
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.lab
 
 PATIENCE, TIMEOUT = 1.0, 2.0
+WAIT = 1.0  # seconds that a request waits for Redis at most
 OLDEST_AND_NEWEST = (COMBINATIONS[1], COMBINATIONS[0], COMBINATIONS[-1])
 SECRET = "a secret that nobody else has, of many characters"
 QUEUE = "celery"
@@ -80,17 +82,28 @@ class Client:
     """Python lines that run until they say WAITS, and on when told to."""
 
     def __init__(
-        self, image: images.Image, url: str, redis: Redis, text: str, *, install: str = "install()", spool: int = 0
+        self,
+        image: images.Image,
+        url: str,
+        redis: Redis,
+        text: str,
+        *,
+        install: str = "install()",
+        spool: int = 0,
+        names: NameServer | None = None,
     ) -> None:
-        """`spool`: the port of Redis, where that isn't its own."""
+        """`spool`: the port of Redis, where that isn't its own. `names` are asked where Redis is."""
         library = str(Path(payload.__file__).parent / "lib")
+        own = f"mount --bind {names.resolv_conf} /etc/resolv.conf && exec " if names else "exec "
         argv = [
+            *(["unshare", "-m"] if names else []),
+            *("sh", "-c", own + '"$@"', "sh"),
             image.root / "bin/python",
             "-B",
             "-c",
             f"{BEGIN}\n{install}\n{text}",
             url,
-            f"redis://127.0.0.1:{spool or redis.port}/0",
+            f"redis://{'redis.lab' if names else '127.0.0.1'}:{spool or redis.port}/0",
         ]
         env = {"PATH": os.environ["PATH"], "PYTHONPATH": library, "SECRET_KEY": SECRET, "HOSTNAME": "pod"}
         env["CERTIFICATE"] = os.environ.get("CERTIFICATE", "")
@@ -511,6 +524,28 @@ def test_a_redis_that_is_away_too_is_an_error_at_once_and_no_reason_to_stay_in_t
         told = client.go_on()
         assert {told[name][0] for name in names(5)} == {"OperationalError"}
         assert all(seconds < AT_ONCE for _, seconds in told.values())
+        proxy.heal()
+        time.sleep(2.5)
+        assert sent(client.go_on())
+        assert arrive(broker, 2) == ["first", "last"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a name server listens on port 53, which takes root")
+def test_a_redis_whose_name_nobody_knows_holds_nobody_up(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """A resolver asks a silent name server for 10 s and more, and no client of Redis limits that."""
+    with NameServer() as server, Client(image, url(proxy), redis, FIVE, names=server) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        server.mode = "silent"
+        cli(redis, "CLIENT", "KILL", "TYPE", "normal")
+        told = client.go_on()
+        assert {told[name][0] for name in names(5)} == {"OperationalError"}
+        assert max(seconds for _, seconds in told.values()) < WAIT + AT_ONCE
+        assert sorted(seconds for _, seconds in told.values())[-2] < AT_ONCE
+        server.mode = "answer"
         proxy.heal()
         time.sleep(2.5)
         assert sent(client.go_on())

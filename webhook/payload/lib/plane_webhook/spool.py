@@ -13,13 +13,15 @@ Plane run one of his own (he can delete what is kept, or have it run again). One
 import base64
 import hashlib
 import os
+import socket
+import threading
 import time
 
 from amqp.serialization import dumps, loads
 
 try:
     from cryptography.fernet import Fernet, InvalidToken
-    from redis import BlockingConnectionPool, Redis, RedisError
+    from redis import BlockingConnectionPool, ConnectionError, Redis, RedisError
 except ImportError:  # Plane's image has both
     Fernet = None
 
@@ -92,6 +94,44 @@ class SpoolError(Exception):
     """The spool can't take or give a task; the text says why."""
 
 
+class Names:
+    """Asks for the address of a host on a thread of its own, one at a time: that has no limit, and a request waits for it."""
+
+    def __init__(self):
+        self.lock, self.asking = threading.Lock(), None
+
+    def limited(self, kind):
+        """A class of connections like `kind` that connect only to what a name server has just known."""
+        names = self
+
+        class Limited(kind):
+            def connect(self):
+                # `_sock`: no public name tells whether it is connected. A socket's path has no host.
+                if getattr(self, "host", None) and not getattr(self, "_sock", None):
+                    names.ask(self.host, self.port)
+                return super().connect()
+
+        return Limited
+
+    def ask(self, host, port):
+        """Return when the host's address is known or can't be; raises redis's ConnectionError after WAIT seconds."""
+        with self.lock:
+            asking = self.asking
+            if asking is None or not asking.is_alive():
+                asking = self.asking = threading.Thread(target=_resolve, args=(host, port), daemon=True)
+                asking.start()
+        asking.join(WAIT)
+        if asking.is_alive():
+            raise ConnectionError("no name server says within %g s where %s is" % (WAIT, host))
+
+
+def _resolve(host, port):
+    try:
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        pass  # whoever connects is told
+
+
 class Entry:
     """A message that is kept. `token`: what Redis has of it."""
 
@@ -126,6 +166,7 @@ class Spool:
         except ValueError as error:
             raise SpoolError("REDIS_URL can't be used: %s" % type(error).__name__)
         pool.connection_kwargs["db"] = DATABASE
+        pool.connection_class = Names().limited(pool.connection_class)
         self.redis, self.tasks, self.size = Redis(connection_pool=pool), tasks, size
         self.denied, self.why = 0.0, ""
         self.me = "%s:%s" % (here(), os.urandom(4).hex())
