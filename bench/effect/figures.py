@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
+from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.effect.stack import disordered
@@ -43,6 +44,16 @@ class Latency:
         if not every:
             return cls(None, None, None)
         return cls(every[len(every) // 2], every[min(int(len(every) * 0.99), len(every) - 1)], every[-1])
+
+    @classmethod
+    def over(cls, rounds: Sequence[Latency]) -> Latency:
+        """The median of each figure over several rounds."""
+        return cls(*(_median(each) for each in zip(*map(astuple, rounds), strict=True)))
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,29 @@ class Figures:
             disordered=disordered(
                 {each.token: (each.began, each.ended) for each in publishing}, [each.tokens for each in arrivals.seen]
             ),
+        )
+
+    @classmethod
+    def over(cls, rounds: Sequence[Figures]) -> Figures:
+        """One contender in several rounds of a trouble: counts are sums, what was held the most, times medians."""
+        one = rounds[0]
+        kinds = list(one.answers)
+        counted = ("lost_exports", "lost_logs", "twice", "in_flight", "disordered")
+        sums = {name: sum(getattr(each, name) for each in rounds) for name in counted}
+        most = {
+            name: max((getattr(each, name) for each in rounds if getattr(each, name) is not None), default=None)
+            for name in ("connections", "threads", "first", "last")
+        }
+        return replace(
+            one,
+            answers={
+                kind: {status: sum(each.answers[kind][status] for each in rounds) for status in one.answers[kind]}
+                for kind in kinds
+            },
+            during={kind: Latency.over([each.during[kind] for each in rounds]) for kind in kinds},
+            healthy={kind: Latency.over([each.healthy[kind] for each in rounds]) for kind in kinds},
+            **sums,
+            **most,
         )
 
 

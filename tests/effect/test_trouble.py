@@ -77,6 +77,20 @@ def test_order_is_that_of_requests_that_don_t_overlap(arrivals: list[str], late:
     assert disordered(times, [frozenset({each, f"task of {each}"}) for each in arrivals]) == late
 
 
+def test_over_several_rounds_counts_are_sums_and_times_are_medians() -> None:
+    rounds = [
+        figures([*HEALTHY, asked("other", "t3", 20, seconds), asked("export", "t4", 20)], [], threads=held)
+        for seconds, held in ((0.1, 7), (9.0, 12), (0.3, 8))
+    ]
+    found = Figures.over(rounds)
+    assert found.during["other"].p99 == pytest.approx(0.3)
+    assert found.during["token"].p99 is None
+    assert found.lost_exports == 3
+    assert found.answers["export"] == {"200": 3, "5xx": 0, "none": 0}
+    assert found.threads == 12
+    assert found.first is None
+
+
 def failed(ours: Figures, upstream: Figures, *, clean: bool = True, kills: bool = False) -> set[str]:
     """The first words of the goals that weren't held."""
     return {one.goal.split(":")[0] for one in verdicts(ours, upstream, clean=clean, kills=kills) if not one.held}
