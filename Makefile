@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# Most tests wait for something, so two run at a time; a file's tests share what they start, so they stay together.
+PYTEST := $(RUN) -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check unit lab-tests lab effect versions brokers trouble bench peers plane lock clean
@@ -19,10 +21,10 @@ check: $(READY) ## style, types, and which room may import which
 	@$(VENV)/bin/ruff check && $(VENV)/bin/ruff format --check && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports --no-cache
 
 unit: $(READY) ## the tests that need nothing but Python
-	@$(RUN) -m pytest -q -m "not lab"
+	@$(PYTEST) -m "not lab"
 
 lab-tests: lab ## the tests on a real control plane, RabbitMQ and Plane-like containers
-	@$(RUN) -m lab --tests && $(RUN) -m pytest -m lab
+	@$(RUN) -m lab --tests && $(PYTEST) -m lab
 
 lab: $(READY) ## set up what the lab needs: system packages, control plane, images (cached)
 	@$(RUN) -m lab

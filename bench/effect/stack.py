@@ -277,7 +277,12 @@ class Stack(Startable):
         return score
 
     def delete_queue(self) -> None:
-        """Delete the queue behind the API's back, keeping what was in it for `score`."""
+        """Delete the queue behind the API's back, keeping what was in it for `score`.
+
+        RabbitMQ confirms, and returns not, what it routes to a queue in the moment in which that is deleted: seen with 4 of
+        3,288 publishes in 22 deletions. That is no fault of a publisher's, so nothing may be under way.
+        """
+        self._wait_for_late_ones()
         while True:  # what comes between the two must not go with the queue
             self.drain()
             try:
