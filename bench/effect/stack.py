@@ -279,7 +279,7 @@ class Stack(Startable):
     def delete_queue(self) -> None:
         """Delete the queue behind the API's back, keeping what was in it for `score`.
 
-        RabbitMQ confirms, and returns not, what it routes to a queue in the moment in which that is deleted: seen with 4 of
+        RabbitMQ confirms, and does not return, what it routes to a queue in the moment in which that is deleted: 4 of
         3,288 publishes in 22 deletions. That is no fault of a publisher's, so nothing may be under way.
         """
         self._wait_for_late_ones()
