@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit lab-tests lab effect versions brokers trouble bench peers plane lock clean
+.PHONY: help demo test check unit lab-tests lab effect versions brokers trouble node bench peers plane lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ brokers: lab ## RabbitMQ 4.0 and 4.3, classic and quorum queues: workers, publis
 
 trouble: lab ## what a broker in trouble does to the API, upstream and ours side by side, held against the goals
 	@$(RUN) -m bench.effect.trouble
+
+node: lab ## the tests on a real node: kubelet, containerd, kube-proxy (builds them once, 5 to 8 minutes; root, cgroup v1)
+	@$(RUN) -m lab --node && $(RUN) -m pytest -q -m lab tests/lab/test_node.py
 
 bench: lab ## what it costs: start-up, latency and throughput, keeping a task
 	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost && $(RUN) -m bench.spool
