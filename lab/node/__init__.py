@@ -16,6 +16,7 @@ It needs root, and a machine that still has cgroup v1. This module must never ch
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from lab.controlplane import START_TIMEOUT, ControlPlane, components
 from lab.controlplane.programs import binary
 from lab.node import configuration, images, network
 from lab.node.inside import ADDRESS
-from lab.node.keeper import hierarchies
+from lab.node.keeper import NAME, hierarchies
 from lab.node.programs import binaries
 from lab.node.registry import Registry
 from lab.process import Process, free_port, wait_for
@@ -126,6 +127,14 @@ class Node(ControlPlane):
         self._processes.remove(process)
         self._run(component, *args)
 
+    def pid_1(self, pod: dict[str, Any]) -> int:
+        """Return the pid, as this machine numbers it, of the first process of the pod's only container."""
+        (status,) = pod["status"]["containerStatuses"]
+        container = status["containerID"].rpartition("/")[2]
+        (group,) = (hierarchies()["pids"] / f"{NAME}{self._keeper.pid}/kubepods").glob(f"**/{container}")
+        pids = (group / "cgroup.procs").read_text().split()
+        return next(int(pid) for pid in pids if re.search(r"^NSpid:.*\t1$", _status(pid), re.MULTILINE))
+
     def wait_ready(self, namespace: str, selector: str = "", *, timeout: float = 60) -> list[dict[str, Any]]:
         """Return the namespace's pods once there are some and all are ready. LabError says which are not, and why."""
 
@@ -194,6 +203,10 @@ class _Inside(Process):
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
         self.wait(15)
+
+
+def _status(pid: str) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
 
 
 def _is_ready(thing: dict[str, Any]) -> bool:

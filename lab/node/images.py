@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lab.images import Image as Plane
     from lab.images import Interpreter
 
-RECIPE = 1  # counted up when what the functions below put into a layer changes: the cache's folders carry it
+RECIPE = 3  # counted up when what the functions below put into a layer changes: the cache's folders carry it
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -39,7 +39,9 @@ _ACCOUNTS = {
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
-_LEFT_OUT = re.compile(r"/(__pycache__|test|idlelib|tkinter|turtledemo|ensurepip|config-[^/]*|[^/]*\.a)(/|$)")
+# What wheels for Linux may expect of a machine, beside what Python itself loads.
+WHEELS = ("libgcc_s.so.1", "libstdc++.so.6", "libdl.so.2", "librt.so.1", "libutil.so.1", "libpthread.so.0")
+_LEFT_OUT = re.compile(r"/(test|idlelib|tkinter|turtledemo|ensurepip|config-[^/]*|[^/]*\.a)(/|$)")
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ def digest(content: bytes) -> str:
 
 def busybox() -> Image:
     """Return Debian's static busybox under all its names."""
-    layer = _layer("busybox", _stamp(program("busybox")), lambda tree: tree.busybox())
-    return Image([layer], cmd=("sh",), env={"PATH": "/bin"})
+    only = layer("busybox", stamp(program("busybox")), lambda tree: tree.busybox())
+    return Image([only], cmd=("sh",), env={"PATH": "/bin"})
 
 
 def pause() -> Image:
@@ -97,32 +99,35 @@ def pause() -> Image:
     return Image(busybox().layers, entrypoint=("/bin/sleep", "2147483647"), user="65535:65535")
 
 
+def standin() -> Image:
+    """Return what stands for Plane's other images: both of the charts' commands serve nothing on port 8000."""
+
+    def fill(tree: Tree) -> None:
+        for path in ("usr/bin/node", "usr/bin/entrypoint-api.sh"):
+            tree.write(path, "#!/bin/sh\nexec busybox httpd -f -p 8000 -h /home\n")
+        tree.write("home/index.html", "")
+
+    return Image([_userland("busybox"), layer("standin", "1", fill)], env={"PATH": "/usr/bin"})
+
+
 def plane(image: Plane, shell: Shell) -> Image:
     """Return the small Plane's image as a real one, with that shell as /bin/sh. Its entrypoints ask for bash too."""
     key = image.root.parent.name
-    root = _layer("plane", f"{key}-{_stamp(*_files(image.code))}", lambda tree: _plane(tree, image))
+    root = layer("plane", f"{key}-{stamp(*files(image.code))}", lambda tree: _plane(tree, image))
     env = {key: value for key, value in image.env.items() if key != "BIND_HOST"}  # that is for containers on loopback
-    layers = [_python(image.interpreter), root, _userland(shell)]
+    layers = [python(image.interpreter), root, _userland(shell)]
     return Image(layers, image.entrypoint, image.cmd, env, workdir=image.workdir)
 
 
-def webhook(environment: Path, interpreter: Interpreter) -> Image:
-    """Return plane-webhook's image as its Dockerfile would have it: `environment` is one with the wheel, for /venv."""
-    root = _layer("webhook", _stamp(*_files(environment)), lambda tree: tree.add(environment, "venv"))
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = ("/venv/bin/plane-webhook",)
-    return Image([_python(interpreter), root], command, ("--help",), env, user="65532:65532")
-
-
-def _plane(tree: _Tree, image: Plane) -> None:
+def _plane(tree: Tree, image: Plane) -> None:
     tree.add(image.root, image.prefix.lstrip("/"))
     tree.add(image.code, image.workdir.lstrip("/"))
 
 
-def _python(interpreter: Interpreter) -> Layer:
+def python(interpreter: Interpreter) -> Layer:
     """Return a layer with that Python and the libraries that it and common wheels load."""
 
-    def fill(tree: _Tree) -> None:
+    def fill(tree: Tree) -> None:
         prefix = interpreter.prefix
         if prefix == Path("/usr"):  # the machine's own: of /usr only what is Python's
             for path in (*prefix.glob("bin/python3*"), *prefix.glob("lib/python3*")):
@@ -131,9 +136,11 @@ def _python(interpreter: Interpreter) -> Layer:
             for name in ("bin", "lib"):
                 tree.add(prefix / name, str(prefix / name).lstrip("/"))
         tree.libraries([interpreter.executable.resolve(), *prefix.glob("lib/python3*/lib-dynload/*.so")])
-        tree.libraries([Path(found) for found in map(_library, ("libgcc_s.so.1", "libstdc++.so.6")) if found])
+        tree.libraries(wheels := [Path(found) for found in map(_library, WHEELS) if found])
+        for library in wheels:
+            tree.add(library.resolve(), str(library.parent.resolve() / library.name).lstrip("/"))
 
-    return _layer("python", f"{interpreter.version}-{_stamp(interpreter.executable)}", fill)
+    return layer("python", f"{interpreter.version}-{stamp(interpreter.executable)}", fill)
 
 
 def _userland(shell: Shell) -> Layer:
@@ -142,24 +149,22 @@ def _userland(shell: Shell) -> Layer:
     if shell != "busybox":
         listed = subprocess.run(["dpkg", "-L", "coreutils"], capture_output=True, text=True, check=True).stdout
         commands += [Path(line) for line in listed.split() if re.match(r"(/usr)?/bin/", line)]
-        commands += [Path(program(name)) for name in ("grep", "sed")]
+        commands += [Path(program(name)) for name in ("grep", "gzip", "sed", "tar")]
 
-    def fill(tree: _Tree) -> None:
+    def fill(tree: Tree) -> None:
         for command in commands:
             tree.add(command, f"usr/bin/{command.name}")
         if shell == "busybox":
-            tree.busybox("usr/bin", but=("bash", "dash"))
+            tree.busybox(but=("bash", "dash"))
         else:
             tree.link("usr/bin/sh", shell)
         tree.libraries(commands)
-        for name, target in {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}.items():
-            tree.link(name, target)
 
-    return _layer(f"userland-{shell}", _stamp(program("busybox"), *commands), fill)
+    return layer(f"userland-{shell}", stamp(program("busybox"), *commands), fill)
 
 
-class _Tree:
-    """A layer in the making: files of this machine at paths of the image, root's, with no times of their own."""
+class Tree:
+    """A layer in the making: files of this machine at paths of the image, root's, with times, for bytecode."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
         self._tar = tar
@@ -168,8 +173,11 @@ class _Tree:
             self._put(_info(path, tarfile.REGTYPE, 0o644), text.encode())
         for path in ("tmp", "var/tmp"):
             self._put(_info(path, tarfile.DIRTYPE, 0o1777))
-        for path in ("proc", "sys", "dev", "root", "usr/sbin", "usr/lib", "usr/lib64"):
+        for path in ("proc", "sys", "dev", "root"):
             self._put(_info(path, tarfile.DIRTYPE, 0o755))
+        for path in ("bin", "sbin", "lib", "lib64"):
+            self._put(_info(f"usr/{path}", tarfile.DIRTYPE, 0o755))
+            self.link(path, f"usr/{path}")
 
     def add(self, source: Path, path: str) -> None:
         """Add a file, a link or a folder with all that is in it."""
@@ -181,18 +189,24 @@ class _Tree:
                 if not _LEFT_OUT.search(f"/{path}/{each.name}"):
                     self.add(each, f"{path}/{each.name}")
         elif source.is_file():
-            self._put(_info(path, tarfile.REGTYPE, 0o755 if os.access(source, os.X_OK) else 0o644), source.read_bytes())
+            info = _info(path, tarfile.REGTYPE, 0o755 if os.access(source, os.X_OK) else 0o644)
+            info.mtime = int(source.stat().st_mtime)
+            self._put(info, source.read_bytes())
+
+    def write(self, path: str, text: str) -> None:
+        """Add a file that anyone may run."""
+        self._put(_info(path, tarfile.REGTYPE, 0o755), text.encode())
 
     def link(self, path: str, target: str) -> None:
         self._put(_info(path, tarfile.SYMTYPE, 0o777, target))
 
-    def busybox(self, where: str = "bin", but: Sequence[str] = ()) -> None:
+    def busybox(self, *, but: Sequence[str] = ()) -> None:
         """Add busybox under all its names but some."""
         real = Path(program("busybox"))
-        self.add(real, f"{where}/busybox")
+        self.add(real, "usr/bin/busybox")
         listed = subprocess.run([real, "--list"], capture_output=True, text=True, check=True).stdout.split()
         for name in sorted({*listed} - {"busybox", *but}):
-            self.link(f"{where}/{name}", "busybox")
+            self.link(f"usr/bin/{name}", "busybox")
 
     def libraries(self, files: Iterable[Path]) -> None:
         """Add the shared libraries that the files load, where the machine has them."""
@@ -207,11 +221,11 @@ class _Tree:
             self._tar.addfile(info, BytesIO(content))
 
 
-def _layer(name: str, version: str, fill: Callable[[_Tree], None]) -> Layer:
+def layer(name: str, version: str, fill: Callable[[Tree], None]) -> Layer:
     def make(folder: Path) -> None:
         folder.mkdir()
         with tarfile.open(folder / "layer", "w", format=tarfile.PAX_FORMAT) as tar:
-            fill(_Tree(tar))
+            fill(Tree(tar))
         with (folder / "layer").open("rb") as made:
             named = hashlib.file_digest(made, "sha256").hexdigest()
         (folder / "layer").rename(folder / named)
@@ -240,11 +254,11 @@ def _library(name: str) -> str | None:
     return found[1] if found else None
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files(folder: Path) -> Iterator[Path]:
     yield from (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts)
 
 
-def _stamp(*files: str | Path) -> str:
+def stamp(*files: str | Path) -> str:
     """Return a short name for the present content of files."""
     known = [(str(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in files]  # noqa: PTH116
     return hashlib.sha256(repr((known, sys.byteorder)).encode()).hexdigest()[:12]

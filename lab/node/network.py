@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -78,11 +79,10 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to:
     except OSError:
         writer.transport.abort()
         return
-    try:
+    with suppress(asyncio.CancelledError):  # close() does: nobody asks for the result
         await asyncio.gather(_pump(reader, there_writer), _pump(there_reader, writer))
-    finally:
-        writer.close()
-        there_writer.close()
+    writer.close()
+    there_writer.close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
