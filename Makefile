@@ -44,7 +44,7 @@ brokers: lab ## RabbitMQ 4.0 and 4.3, classic and quorum queues: workers, publis
 trouble: lab ## what a broker in trouble does to the API, upstream and ours side by side, held against the goals
 	@$(RUN) -m bench.effect.trouble
 
-node: lab ## the tests on a real node: kubelet, containerd, kube-proxy (builds them once, 5 to 8 minutes; root, cgroup v1)
+node: lab ## the tests on a real node: kubelet, containerd, kube-proxy (builds them once, 5 to 8 minutes; needs root)
 	@$(RUN) -m lab --node && $(RUN) -m pytest -q tests/lab/test_node.py tests/e2e/test_node.py
 
 bench: lab ## what it costs: start-up, latency and throughput, keeping a task

@@ -78,7 +78,7 @@ def containerd(files: Path, plugins: Path) -> list[str]:
     images, runtime = 'plugins."io.containerd.cri.v1.images"', 'plugins."io.containerd.cri.v1.runtime"'
     tables: dict[str, dict[str, Any]] = {
         "grpc": {"address": SOCKET},
-        images: {"snapshotter": "overlayfs"},
+        images: {"snapshotter": "overlayfs", "discard_unpacked_layers": True},
         f"{images}.registry": {"config_path": str(files / "registries")},
         f"{images}.pinned_images": {"sandbox": PAUSE},
         runtime: {"restrict_oom_score_adj": True},  # a machine in a container may not lower a score

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lab.images import Image as Plane
     from lab.images import Interpreter
 
-RECIPE = 3  # counted up when what the functions below put into a layer changes: the cache's folders carry it
+RECIPE = 4  # counted up when what the functions below put into a layer changes: the cache's folders carry it
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -133,8 +133,10 @@ def python(interpreter: Interpreter) -> Layer:
             for path in (*prefix.glob("bin/python3*"), *prefix.glob("lib/python3*")):
                 tree.add(path, str(path).lstrip("/"))
         else:
-            for name in ("bin", "lib"):
-                tree.add(prefix / name, str(prefix / name).lstrip("/"))
+            tree.add(prefix / "bin", str(prefix / "bin").lstrip("/"))
+            for path in sorted((*prefix.glob("lib/lib*.so*"), *prefix.glob("lib/python3*/*"))):
+                if path.name != "site-packages" and not _LEFT_OUT.search(f"/{path}"):  # environments have their own
+                    tree.add(path, str(path).lstrip("/"))
         tree.libraries([interpreter.executable.resolve(), *prefix.glob("lib/python3*/lib-dynload/*.so")])
         tree.libraries(wheels := [Path(found) for found in map(_library, WHEELS) if found])
         for library in wheels:

@@ -23,13 +23,12 @@ REPO = Path(__file__).parents[2]
 CHART = REPO / "manifests/chart"
 NAMESPACE = "plane-webhook"
 REPOSITORY, TAG = "lab/plane-webhook", "0.1.0"
-PYTHON = "3.13"  # the Dockerfile's
 READY = 60.0  # seconds; 4 alone on two cores
 
 
 def image() -> images.Image:
     """Return an image like the Dockerfile's, of this machine's Python and this checkout's wheel. No builder runs."""
-    interpreter = planes.find_python(PYTHON)
+    interpreter = planes.find_python(planes.PYTHON)  # as Plane's image: its layer is pulled once
     pins = REPO / "requirements/runtime.txt"
     version = f"py{interpreter.version}-{images.stamp(pins)}"
     environment = cache.made(
