@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,6 +78,13 @@ def possible_node() -> None:
         pytest.skip(str(error))
     if not built():
         pytest.skip("the node's programs aren't built: `make node` does that, once, in 5 to 8 minutes")
+
+
+@pytest.fixture(scope="session")
+def minutes_allowed() -> None:
+    """Skip what takes minutes on the node where nobody asked for it."""
+    if "LAB_NODE" not in os.environ:
+        pytest.skip("takes 5 minutes on a real node: `make node` runs it")
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lab.node import Node
     from lab.redis import Redis
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("minutes_allowed")]
 
 GRACE = 30  # seconds; Kubernetes' default, which Plane's charts leave
 RATE = 5  # pods created a second
