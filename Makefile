@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTEST := $(RUN) -m pytest -q -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit lab-tests lab effect versions brokers trouble bench peers plane lock clean
+.PHONY: help demo test check unit lab-tests lab effect versions brokers trouble node bench peers plane lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ brokers: lab ## RabbitMQ 4.0 and 4.3, classic and quorum queues: workers, publis
 
 trouble: lab ## what a broker in trouble does to the API, upstream and ours side by side, held against the goals
 	@$(RUN) -m bench.effect.trouble
+
+node: lab ## the tests on a real node: kubelet, containerd, kube-proxy (builds them once, 5 to 8 minutes; needs root)
+	@$(RUN) -m lab --node && LAB_NODE=1 $(RUN) -m pytest -q tests/lab/test_node.py tests/e2e/test_node.py
 
 bench: lab ## what it costs: start-up, latency and throughput, keeping a task
 	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost && $(RUN) -m bench.spool

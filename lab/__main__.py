@@ -6,6 +6,8 @@ import sys
 from lab import images
 from lab.cache import LabError, say
 from lab.controlplane.programs import WANTED, binary
+from lab.node import ensure_possible
+from lab.node.programs import binaries
 from lab.packages import ensure_packages
 from lab.rabbitmq import installation
 
@@ -15,12 +17,16 @@ BROKER = "4.3"  # only tests need it: `make demo` should not wait for it
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     parser.add_argument("--tests", action="store_true", help="also what only `make test` needs")
+    parser.add_argument("--node", action="store_true", help="also what only `make node` needs")
     given = parser.parse_args()
     try:
         ensure_packages()
         images.build()
         for name in WANTED:
             binary(name)
+        if given.node:
+            ensure_possible()
+            binaries()
     except LabError as error:
         say(str(error))
         return 2

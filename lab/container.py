@@ -3,7 +3,11 @@
 Real are: the exact command and args as PID 1 of its own pid namespace, its user, groups and capabilities, a read-only
 root, volumes with their modes and limits (they survive a restart, as a pod's do), signals, exit codes, `exec`. Unlike a
 real one, a container shares the host's network, sees the host's /usr and /etc read-only in place of the image's, has no
-terminal, and never gains privileges (bubblewrap sets no_new_privs). Without root its user is one of a user namespace.
+terminal, has a variable PWD, and never gains privileges (bubblewrap sets no_new_privs). Without root its user is one of
+a user namespace. tests/e2e/test_node.py holds it to a real kubelet and container engine.
+
+It is there beside lab/node because it starts at once and needs no root: the faults of tests/effect and bench/effect
+start containers by the hundred.
 
 Nothing is left behind: see sandbox.py. A container's folder is removed when it is closed.
 """
@@ -192,6 +196,9 @@ class Container(Startable):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
                 file.chmod(mode)
+                if self.spec.fs_group is not None and os.geteuid() == 0:
+                    os.chown(file, -1, self.spec.fs_group)
+                    file.chmod(mode | 0o440)  # pkg/volume/volume_linux.go: its group can read all of it
             if volume.memory:
                 size = f"size={volume.size}," if volume.size is not None else ""
                 script.append(f"mount -t tmpfs -o {size}mode=0777 tmpfs '{folder}'")

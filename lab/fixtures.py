@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from lab import images
 from lab.broker import Broker
 from lab.cache import LabError
+from lab.node import Node, ensure_possible
+from lab.node.programs import built
 from lab.packages import ensure_packages
 from lab.postgres import Postgres
 from lab.redis import Redis
@@ -63,4 +66,29 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL with an empty database, each test's own."""
     need("postgresql", "bubblewrap", "util-linux")
     with Postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def possible_node() -> None:
+    """Skip where no node can run, or where its programs would have to be built first: tests don't take minutes."""
+    try:
+        ensure_possible()
+    except LabError as error:
+        pytest.skip(str(error))
+    if not built():
+        pytest.skip("the node's programs aren't built: `make node` does that, once, in 5 to 8 minutes")
+
+
+@pytest.fixture(scope="session")
+def minutes_allowed() -> None:
+    """Skip what takes minutes on the node where nobody asked for it."""
+    if "LAB_NODE" not in os.environ:
+        pytest.skip("takes 5 minutes on a real node: `make node` runs it")
+
+
+@pytest.fixture(scope="session")
+def node(possible_node: None) -> Iterator[Node]:  # noqa: ARG001 - it skips
+    """A node that stays up, for tests that make namespaces of their own."""
+    with Node() as running:
         yield running

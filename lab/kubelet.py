@@ -4,6 +4,8 @@ The rules are those of Kubernetes 1.36: pkg/kubelet/kubelet_pods.go (environment
 (command and args), third_party/forked/golang/expansion, pkg/volume (files and modes). What isn't emulated is refused,
 never guessed: a test that passes here must not rest on something that a kubelet would do otherwise.
 
+tests/e2e/test_node.py holds it to a real kubelet.
+
 Not here: init containers, probes, lifecycle hooks, stdin and tty, the variables of Services.
 """
 
@@ -87,6 +89,7 @@ class Spec:
     mounts: tuple[Mount, ...]
     volumes: Mapping[str, Volume]
     grace: float  # seconds between SIGTERM and SIGKILL
+    fs_group: int | None = None  # whose the files of volumes are
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
@@ -160,6 +163,7 @@ class _Kubelet:
             mounts=tuple(self.mount(mount, env, found) for mount in self.container.get("volumeMounts", [])),
             volumes=found,
             grace=float(self.pod["spec"].get("terminationGracePeriodSeconds", 30)),
+            fs_group=of_pod.get("fsGroup"),
         )
 
     def environment(self) -> dict[str, str]:

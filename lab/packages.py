@@ -9,6 +9,8 @@ from pathlib import Path
 
 from lab.cache import LabError, say
 
+# Only lab/node needs these: they are asked for by name.
+NODE = ("iproute2", "nftables", "runc")
 # A program of each package, by which its presence is told; RabbitMQ's by the server itself, because the one on PATH is
 # a wrapper that changes to another user; PostgreSQL's in a folder of its version, whichever the machine's Debian has.
 PACKAGES = {
@@ -17,16 +19,20 @@ PACKAGES = {
     "dash": "dash",
     "debootstrap": "debootstrap",
     "haproxy": "haproxy",
+    "iproute2": "ip",
+    "nftables": "nft",
     "postgresql": "/usr/lib/postgresql/*/bin/postgres",
     "rabbitmq-server": "/usr/lib/rabbitmq/bin/rabbitmq-server",
     "redis-server": "redis-server",
+    "runc": "runc",
     "util-linux": "setpriv",
 }
 
 
 def ensure_packages(*packages: str) -> None:
-    """Install those of the packages (of all, where none is named) that aren't there, or LabError says what to do."""
-    missing = [name for name in packages or PACKAGES if not _there(PACKAGES[name])]
+    """Install those of the packages that aren't there, or LabError says what to do. None named: all but the node's."""
+    wanted = packages or [name for name in PACKAGES if name not in NODE]
+    missing = [name for name in wanted if not _there(PACKAGES[name])]
     if not missing:
         return
     command = f"apt-get install --no-install-recommends {' '.join(missing)}"

@@ -159,24 +159,34 @@ class ControlPlane(Startable):
         self._files = Path(tempfile.mkdtemp(prefix="plane-webhook-lab-"))
         components.write_certificates(self._files)
         port = free_port()
+        self._connect(port)
+        client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        need = [self._run("etcd", *components.etcd(self._files / "etcd", client, peer))]
+        wait_for(lambda: _succeeds(f"{client}/health"), START_TIMEOUT, "etcd is healthy", need=need)
+        self._start_apiserver(client, port, need=need)
+        if self._wants_controllers:
+            self._start_controllers(self.kubeconfig, need=need)
+
+    def _connect(self, port: int) -> None:
+        """Make the clients of an API server that is on this port of loopback, once the certificates are written."""
         self.url = f"https://127.0.0.1:{port}"
-        self.kubeconfig = components.write_kubeconfig(self._files, self.url)
+        self.kubeconfig = components.write_kubeconfig(self._files / "kubeconfig", self.url)
         trust = ssl.create_default_context(cafile=str(self._files / "ca.crt"))
         trust.load_cert_chain(self._files / "admin.crt", self._files / "admin.key")
         self.api = httpx.Client(base_url=self.url, verify=trust, trust_env=False, timeout=30)
 
-        client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
-        need = [self._run("etcd", *components.etcd(self._files / "etcd", client, peer))]
-        wait_for(lambda: _succeeds(f"{client}/health"), START_TIMEOUT, "etcd is healthy", need=need)
-        flags = components.apiserver(self._files, client, port)
-        need += [self._run("kube-apiserver", *flags, *self._apiserver_args)]
+    def _start_apiserver(self, etcd: str, port: int, *more: str, need: list[Process]) -> None:
+        flags = components.apiserver(self._files, etcd, port)
+        need.append(self._run("kube-apiserver", *flags, *more, *self._apiserver_args))
         self.apiserver_log = need[-1].log
         wait_for(lambda: _succeeds("/readyz", self.api), START_TIMEOUT, "the API server is ready", need=need)
-        if self._wants_controllers:
-            flags = components.controller_manager(self._files, self.kubeconfig)
-            need += [self._run("kube-controller-manager", *flags)]
-            account = "/api/v1/namespaces/default/serviceaccounts/default"
-            wait_for(lambda: _succeeds(account, self.api), START_TIMEOUT, "controllers work", need=need)
+
+    def _start_controllers(self, kubeconfig: Path, *more: str, need: list[Process]) -> None:
+        need.append(
+            self._run("kube-controller-manager", *components.controller_manager(self._files, kubeconfig), *more)
+        )
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        wait_for(lambda: _succeeds(account, self.api), START_TIMEOUT, "controllers work", need=need)
 
     def _run(self, name: str, *args: str) -> Process:
         version = self.kubernetes if name.startswith("kube-") else None

@@ -63,31 +63,38 @@ def controller_manager(files: Path, kubeconfig: Path) -> list[str]:
     ]
 
 
-def write_certificates(files: Path) -> None:
-    """Write ca.crt and, as NAME.crt and NAME.key: apiserver, admin (may do anything), tokens (signs them)."""
+def write_certificates(files: Path, *hosts: str, node: str = "") -> None:
+    """Write ca.crt and, as NAME.crt and NAME.key: apiserver, admin (may do anything), tokens (signs them), kubelet.
+
+    The API server's is for loopback and for `hosts`; the kubelet's is that of the node of that name, if there is one.
+    """
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(files / "ca.crt"))
     issued = {
-        "apiserver": authority.issue_cert("127.0.0.1", "localhost", "kubernetes.default.svc"),
+        "apiserver": authority.issue_cert("127.0.0.1", "localhost", "kubernetes.default.svc", *hosts),
         "admin": authority.issue_cert("admin", common_name="admin", organization_name="system:masters"),
         "tokens": authority.issue_cert("tokens"),
     }
+    if node:
+        identity = {"common_name": f"system:node:{node}", "organization_name": "system:nodes"}
+        issued["kubelet"] = authority.issue_cert(node, **identity)
     for name, leaf in issued.items():
         leaf.private_key_pem.write_to_path(str(files / f"{name}.key"))
         leaf.cert_chain_pems[0].write_to_path(str(files / f"{name}.crt"))
 
 
-def write_kubeconfig(files: Path, url: str) -> Path:
+def write_kubeconfig(path: Path, url: str, user: str = "admin") -> Path:
+    """Write a kubeconfig for one of the certificates beside it."""
+    files = path.parent
     cluster = {"server": url, "certificate-authority": str(files / "ca.crt")}
-    user = {"client-certificate": str(files / "admin.crt"), "client-key": str(files / "admin.key")}
+    client = {"client-certificate": str(files / f"{user}.crt"), "client-key": str(files / f"{user}.key")}
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "clusters": [{"name": "lab", "cluster": cluster}],
-        "users": [{"name": "lab", "user": user}],
+        "users": [{"name": "lab", "user": client}],
         "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab"}}],
         "current-context": "lab",
     }
-    path = files / "kubeconfig"
     path.write_text(json.dumps(config, indent=2))  # JSON is YAML
     return path

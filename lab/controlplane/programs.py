@@ -34,17 +34,22 @@ class Module:
     name: str
     path: str
     version: str
+    packages: tuple[str, ...]  # all that are built of it: its go.mod is made for these
+    locked: Path = LOCKED  # where the folder is that has its go.mod and go.sum
+    tags: str = ""
 
     @property
     def ldflags(self) -> str:
         """Return the linker's settings; clients can't parse the version of a server that was built without."""
         major, minor, _ = self.version.split(".")
-        if self.name == "kubernetes":
+        if self.path == "k8s.io/kubernetes":
             values = {"gitVersion": f"v{self.version}", "gitMajor": major, "gitMinor": minor}
             packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
             stamps = [f"{package}.{name}={value}" for package in packages for name, value in values.items()]
         elif self.name.startswith("helm"):
             stamps = [f"{self.path}/internal/version.version=v{self.version}"]
+        elif self.name == "containerd":
+            stamps = [f"{self.path}/version.Version=v{self.version}"]
         else:
             stamps = []  # etcd's version is a constant in its source
         return " ".join(["-s", "-w", *(f"-X {stamp}" for stamp in stamps)])
@@ -107,9 +112,13 @@ def binary(name: str, version: str | None = None) -> Path:
         raise LabError(f"{program.module} version {version!r}: give all three numbers, as in 1.36.3")
     if own := installed(name, version):
         return own
-    module = Module(program.module, MODULES[program.module], version)
-    target = folder(module.name, version) / name
-    return made(target, lambda part: _build(program, module, part), what=f"{name} {version}", takes=program.takes)
+    return build(name, program.package, _module(program.module, version), takes=program.takes)
+
+
+def build(name: str, package: str, module: Module, *, takes: str) -> Path:
+    """Return a program of a module from the cache, built if need be. LabError says what is missing for that."""
+    target = folder(module.name, module.version) / name
+    return made(target, lambda part: _build(package, module, part), what=f"{name} {module.version}", takes=takes)
 
 
 @cache
@@ -130,17 +139,22 @@ def installed(name: str, version: str) -> Path | None:
     return None
 
 
-def _build(program: Program, module: Module, target: Path) -> None:
+def _module(name: str, version: str) -> Module:
+    packages = tuple(program.package for program in PROGRAMS.values() if program.module == name)
+    return Module(name, MODULES[name], version, packages)
+
+
+def _build(package: str, module: Module, target: Path) -> None:
     _go(
         _pinned(module),
-        *("build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", module.ldflags),
-        *("-o", str(target), program.package),
+        *("build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", module.tags, "-ldflags", module.ldflags),
+        *("-o", str(target), package),
     )
 
 
 def _pinned(module: Module) -> Path:
     """Return a folder with the module's go.mod and go.sum: ours for the default version, else generated."""
-    locked = LOCKED / module.name
+    locked = module.locked / module.name
     if f"{module.path} v{module.version} " in (locked / "go.mod").read_text():  # "// indirect" follows
         return locked
     where = folder(module.name, module.version) / "module"
@@ -160,14 +174,19 @@ def _pin(module: Module, target: Path) -> None:
     # are published as modules of their own, v1.36.3 as v0.36.3.
     staging = re.findall(r"^\s+(\S+) => \./staging/", Path(upstream).read_text(), re.MULTILINE)
     lines += [f"replace {path} => {path} v0.{module.version.removeprefix('1.')}" for path in staging]
-    lines += [f"tool {program.package}" for program in PROGRAMS.values() if program.module == module.name]
+    lines += [f"tool {package}" for package in module.packages]
     (target / "go.mod").write_text("\n".join(lines) + "\n")
     _go(target, "mod", "tidy")
 
 
 def lock(name: str, version: str) -> None:
     """Write `modules/<name>/` for another default version."""
-    _pin(Module(name, MODULES[name], version), LOCKED / name)
+    pin(_module(name, version))
+
+
+def pin(module: Module) -> None:
+    """Write the module's go.mod and go.sum where its version is the default one."""
+    _pin(module, module.locked / module.name)
 
 
 def _go(cwd: Path, *args: str) -> str:

@@ -20,7 +20,9 @@ def test_sigterm_under_load_loses_no_call(cert_dir: Path, log: Path) -> None:
         with ApiServer(webhook) as one, ApiServer(webhook) as other:
             one.call_for(0.3)
             webhook.process.signal(signal.SIGTERM)
-            wait_for(lambda: webhook.lines("draining"), 15, "the webhook drains")
+            (line,) = wait_for(lambda: webhook.lines("draining"), 15, "the webhook drains")
+            assert line["connections"] >= len(pool), "it says what it waits for"
+            assert line["at_most_seconds"] == QUICK["drain_seconds"]
             assert webhook.get("/readyz") == (503, "draining: this replica is about to end\n")
             assert webhook.get("/livez")[0] == 200
             one.call_for(0.6)
@@ -55,6 +57,7 @@ def test_a_connection_that_is_never_given_back_is_waited_for_only_so_long(cert_d
         webhook.process.signal(signal.SIGTERM)
         assert webhook.ended(15) == 0
         assert 1.2 < time.monotonic() - began < 10
+        assert [line["connections"] for line in webhook.lines("drained")] == [1], "and what it waited for in vain"
 
 
 def test_a_drain_outlasts_the_last_idle_connection_of_an_api_server() -> None:

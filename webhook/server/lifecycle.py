@@ -94,7 +94,12 @@ class Lifecycle:
 
     async def _drain(self, webhook: Server) -> None:
         """Return when nobody has been connected for a while, or when nobody can have a reason to be any more."""
-        log.line("info", "draining: new connections are still answered, each answer closes its connection")
+        log.line(
+            "info",
+            "draining until API servers let go of their connections: each answer closes one, new ones are answered",
+            connections=len(webhook.server_state.connections),
+            at_most_seconds=self._limits.drain_seconds,
+        )
         self.draining = True
         webhook.close_after_each_answer()
         loop = asyncio.get_running_loop()
@@ -107,7 +112,8 @@ class Lifecycle:
                 busy, seen = loop.time(), self._reviews()
             elif loop.time() >= busy + self._limits.quiet_seconds:
                 break
-        log.line("info", "drained", seconds=round(loop.time() - begun, 1))
+        left = len(webhook.server_state.connections)
+        log.line("info", "drained", seconds=round(loop.time() - begun, 1), connections=left)
 
 
 async def _leave(servers: tuple[Server, ...], serving: set[asyncio.Task[None]], patience: float) -> None:

@@ -1,0 +1,94 @@
+"""A Plane-like release on the node: lab/chart with images that run, against a broker, a Redis and a database here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+import httpx
+
+from lab.container import Shell
+from lab.controlplane import CHART
+from lab.node import ADDRESS, images
+
+if TYPE_CHECKING:
+    from lab.broker import Broker
+    from lab.images import Image
+    from lab.node import Node
+    from lab.postgres import Postgres
+    from lab.redis import Redis
+
+RELEASE = "plane-app"
+API, WORKER, IMPORTER, BEAT = "api", "worker", "worker-importers", "beat-worker"
+INJECTED = {API: "api", WORKER: "worker", IMPORTER: "worker", BEAT: "beat"}
+SERVICE = "10.96.0.100"  # of SERVICES, where nobody else's are by default
+
+
+@dataclass
+class Release:
+    """The release in its namespace. Its images' tags are the shells that they have as /bin/sh."""
+
+    node: Node
+    namespace: str
+    broker: Broker
+    redis: Redis
+    postgres: Postgres
+
+    def prepare(self, image: Image) -> None:
+        """Have the node's registry and network ready for it, and a Service in front of its API."""
+        for shell in get_args(Shell):
+            self.node.registry.add(f"makeplane/plane-backend:{shell}", images.plane(image, shell))
+            for other in ("plane-frontend", "plane-pi-commercial"):
+                self.node.registry.add(f"makeplane/{other}:{shell}", images.standin())
+        for server in (self.broker, self.redis, self.postgres):
+            self.node.expose(server.port)
+        self.node.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {"name": "api", "namespace": self.namespace},
+                "spec": {
+                    "clusterIP": SERVICE,
+                    "selector": {"app.name": self.label(API)},
+                    "ports": [{"port": 80, "targetPort": 8000}],
+                },
+            }
+        )
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.node.forward((SERVICE, 80))}", timeout=30)
+
+    def upgrade(self, shell: Shell, **settings: Any) -> None:
+        """`helm upgrade --install --wait` it to the image with that shell."""
+        inside = {
+            name: server.url.replace("127.0.0.1", ADDRESS)
+            for name, server in (("amqpUrl", self.broker), ("redisUrl", self.redis), ("database", self.postgres))
+        }
+        values = {
+            "tag": shell,
+            "externalApi": False,
+            "extraEnv": [{"name": "DATABASE_URL", "value": inside.pop("database")}],
+            **inside,
+            **settings,
+        }
+        words = ("upgrade", "--install", RELEASE, CHART, "--namespace", self.namespace, "--values", "-")
+        self.node.helm(*words, "--wait", "--timeout", "110s", input=json.dumps(values))
+
+    def label(self, workload: str) -> str:
+        return f"{self.namespace}-{RELEASE}-{workload}"
+
+    def pod(self, workload: str) -> dict[str, Any]:
+        """Return the workload's only pod."""
+        (found,) = self.node.pods(self.namespace, f"app.name={self.label(workload)}")
+        return found
+
+    def logs(self, pod: dict[str, Any], *words: str) -> str:
+        return self.node.kubectl("-n", self.namespace, "logs", pod["metadata"]["name"], *words)
+
+    def export(self) -> str:
+        """Ask for an export as a browser does; return its id. httpx.HTTPStatusError where Plane says no."""
+        answer = self.http.post("/api/exports/").raise_for_status()
+        return answer.json()["id"]
+
+    def status(self, export: str) -> str:
+        """Return what a user sees of an export."""
+        return self.http.get(f"/api/exports/{export}/").raise_for_status().json()["status"]
