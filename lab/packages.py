@@ -15,6 +15,7 @@ NODE = ("iproute2", "nftables", "runc")
 # a wrapper that changes to another user; PostgreSQL's in a folder of its version, whichever the machine's Debian has.
 PACKAGES = {
     "bubblewrap": "bwrap",
+    "buildah": "buildah",
     "busybox-static": "busybox",
     "dash": "dash",
     "debootstrap": "debootstrap",
@@ -22,6 +23,7 @@ PACKAGES = {
     "iproute2": "ip",
     "nftables": "nft",
     "postgresql": "/usr/lib/postgresql/*/bin/postgres",
+    "python3-venv": "/usr/lib/python3*/ensurepip/__main__.py",
     "rabbitmq-server": "/usr/lib/rabbitmq/bin/rabbitmq-server",
     "redis-server": "redis-server",
     "runc": "runc",
