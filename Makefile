@@ -44,7 +44,8 @@ brokers: lab ## RabbitMQ 4.0 and 4.3, classic and quorum queues: workers, publis
 trouble: lab ## what a broker in trouble does to the API, upstream and ours side by side, held against the goals
 	@$(RUN) -m bench.effect.trouble
 
-bench: lab ## what it costs: start-up, latency and throughput, keeping a task
+bench: lab ## what it costs: a review (beside others that do the same), start-up, a publish, keeping a task
+	@$(RUN) -m bench.peers --output build/bench
 	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost && $(RUN) -m bench.spool
 
 peers: $(READY) ## the unit tests of Celery, kombu and py-amqp, as they are and with our patches

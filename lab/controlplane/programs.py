@@ -131,7 +131,7 @@ def installed(name: str, version: str) -> Path | None:
 
 
 def _build(program: Program, module: Module, target: Path) -> None:
-    _go(
+    go(
         _pinned(module),
         *("build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", module.ldflags),
         *("-o", str(target), program.package),
@@ -151,7 +151,7 @@ def _pinned(module: Module) -> Path:
 def _pin(module: Module, target: Path) -> None:
     """Write go.mod and go.sum that build the module's programs as upstream's own tree would."""
     target.mkdir(exist_ok=True)
-    upstream = json.loads(_go(target, "mod", "download", "-json", f"{module.path}@v{module.version}"))["GoMod"]
+    upstream = json.loads(go(target, "mod", "download", "-json", f"{module.path}@v{module.version}"))["GoMod"]
     # The programs run with the language version and GODEBUG defaults of the main module: take upstream's.
     lines = ["module plane-webhook/lab/controlplane"]
     lines += re.findall(r"^(?:go|godebug) .*$", Path(upstream).read_text(), re.MULTILINE)
@@ -162,7 +162,7 @@ def _pin(module: Module, target: Path) -> None:
     lines += [f"replace {path} => {path} v0.{module.version.removeprefix('1.')}" for path in staging]
     lines += [f"tool {program.package}" for program in PROGRAMS.values() if program.module == module.name]
     (target / "go.mod").write_text("\n".join(lines) + "\n")
-    _go(target, "mod", "tidy")
+    go(target, "mod", "tidy")
 
 
 def lock(name: str, version: str) -> None:
@@ -170,7 +170,7 @@ def lock(name: str, version: str) -> None:
     _pin(Module(name, MODULES[name], version), LOCKED / name)
 
 
-def _go(cwd: Path, *args: str) -> str:
+def go(cwd: Path, *args: str) -> str:
     """Run the go client. CGO is off, as upstream has it: no C compiler is needed, no library of the machine is used."""
     if not (go := shutil.which("go")):
         wanted = re.search(r"^go (\d+\.\d+)", (LOCKED / "kubernetes/go.mod").read_text(), re.MULTILINE)
