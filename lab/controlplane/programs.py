@@ -145,7 +145,7 @@ def _module(name: str, version: str) -> Module:
 
 
 def _build(package: str, module: Module, target: Path) -> None:
-    _go(
+    go(
         _pinned(module),
         *("build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", module.tags, "-ldflags", module.ldflags),
         *("-o", str(target), package),
@@ -165,7 +165,7 @@ def _pinned(module: Module) -> Path:
 def _pin(module: Module, target: Path) -> None:
     """Write go.mod and go.sum that build the module's programs as upstream's own tree would."""
     target.mkdir(exist_ok=True)
-    upstream = json.loads(_go(target, "mod", "download", "-json", f"{module.path}@v{module.version}"))["GoMod"]
+    upstream = json.loads(go(target, "mod", "download", "-json", f"{module.path}@v{module.version}"))["GoMod"]
     # The programs run with the language version and GODEBUG defaults of the main module: take upstream's.
     lines = ["module plane-webhook/lab/controlplane"]
     lines += re.findall(r"^(?:go|godebug) .*$", Path(upstream).read_text(), re.MULTILINE)
@@ -176,7 +176,7 @@ def _pin(module: Module, target: Path) -> None:
     lines += [f"replace {path} => {path} v0.{module.version.removeprefix('1.')}" for path in staging]
     lines += [f"tool {package}" for package in module.packages]
     (target / "go.mod").write_text("\n".join(lines) + "\n")
-    _go(target, "mod", "tidy")
+    go(target, "mod", "tidy")
 
 
 def lock(name: str, version: str) -> None:
@@ -189,7 +189,7 @@ def pin(module: Module) -> None:
     _pin(module, module.locked / module.name)
 
 
-def _go(cwd: Path, *args: str) -> str:
+def go(cwd: Path, *args: str) -> str:
     """Run the go client. CGO is off, as upstream has it: no C compiler is needed, no library of the machine is used."""
     if not (go := shutil.which("go")):
         wanted = re.search(r"^go (\d+\.\d+)", (LOCKED / "kubernetes/go.mod").read_text(), re.MULTILINE)

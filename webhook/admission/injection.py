@@ -244,7 +244,7 @@ def operations(injection: Injection) -> list[Operation]:
     return patch
 
 
-@lru_cache(maxsize=256)  # some 50 kB each
+@lru_cache(maxsize=256)  # some 45 kB each
 def encoded(injection: Injection) -> bytes:
     """The patch as it stands in the response."""
     return patch_field(operations(injection))

@@ -1,6 +1,6 @@
 #!/bin/sh
-# plane-webhook shim: stands first on PATH as `gunicorn` and `celery`, and becomes the real one with the settings. In the API
-# and in consumers as `python` and `python3` too, where it does so for a command of manage.py that may publish.
+# plane-webhook shim: stands first on PATH as `gunicorn` and `celery`, and becomes the real one with the settings.
+# In the API and in consumers as `python` and `python3` too, where it does so for a command of manage.py that may publish.
 # When anything is amiss, the real one runs as it was called. Works under -e and -u, which SHELLOPTS may set, and sets no
 # variable outside of a subshell that Plane could have by the same name.
 if [ "${1-}" = plane-webhook-self-test ]; then echo ok; exit 0; fi

@@ -1,0 +1,49 @@
+"""The floor: raw ASGI on uvicorn as we run it, which reads a review and sends the same bytes each time.
+
+python -m bench.peers.floor ANSWER CERT KEY PORT
+"""
+
+import sys
+from pathlib import Path
+
+import uvicorn
+
+
+def main() -> None:
+    """Serve until it is killed."""
+    answer, cert, key, port = sys.argv[1:]
+    body = Path(answer).read_bytes()
+    start = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
+    }
+    end = {"type": "http.response.body", "body": body}
+
+    async def app(_scope: object, receive: object, send: object) -> None:
+        while (await receive()).get("more_body"):  # type: ignore[operator]
+            pass
+        await send(start)  # type: ignore[operator]
+        await send(end)  # type: ignore[operator]
+
+    serve(app, cert, key, port)
+
+
+def serve(app: object, cert: str, key: str, port: str) -> None:
+    """Run an app in the fastest way that uvicorn has."""
+    uvicorn.run(
+        app,  # type: ignore[arg-type]
+        port=int(port),
+        ssl_certfile=cert,
+        ssl_keyfile=key,
+        loop="uvloop",
+        http="httptools",
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_keep_alive=120,
+    )
+
+
+if __name__ == "__main__":
+    main()

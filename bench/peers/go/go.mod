@@ -1,0 +1,3 @@
+module plane-webhook/bench/peers
+
+go 1.26.0
