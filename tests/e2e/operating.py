@@ -108,6 +108,7 @@ def main() -> int:
     certificates.SETTLE = timedelta(seconds=2)
     certificates.QUIET = timedelta(seconds=4)
     operate.INTERVAL = 1.0
+    operate.CENSUS = 3.0
     return command(sys.argv[1:])
 
 

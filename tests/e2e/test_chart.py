@@ -21,6 +21,7 @@ from lab.controlplane.programs import VERSIONS, WANTED, binary
 from lab.process import wait_for
 from lab.webhook import Webhook, command
 from tests.e2e.cluster import WEBHOOK, create
+from webhook.cluster.exporter import Exporter
 from webhook.settings import Settings, parse
 
 if TYPE_CHECKING:
@@ -326,6 +327,20 @@ def test_the_alerts_are_about_metrics_that_there_are(tls: Path, webhook: Webhook
     assert named <= {sample.name for sample in webhook.metrics()}
     assert 'namespace="tools"' in expressions
     assert f'name="{WEBHOOK}"' in expressions
+
+
+def test_the_alerts_of_operate_are_about_its_metrics_and_it_is_scraped(tls: Path) -> None:
+    on = {"enabled": True}
+    objects = rendered(tls, "tools", prometheusRule=on, serviceMonitor=on, operate=on)
+    _, group = objects["PrometheusRule", OWN]["spec"]["groups"]
+    named = set(re.findall(r"plane_webhook_operate_\w+", " ".join(each["expr"] for each in group["rules"])))
+    assert len(named) == len(group["rules"]) == 3
+    assert named <= {family.name for family in Exporter().registry.collect()}
+    monitor = objects["PodMonitor", "plane-webhook-operate"]["spec"]
+    template = objects["Deployment", "plane-webhook-operate"]["spec"]["template"]
+    assert monitor["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert "annotations" in template["metadata"]
+    assert "prometheus.io/scrape" not in template["metadata"]["annotations"]
 
 
 ERRORS: dict[str, tuple[dict[str, Any], str]] = {

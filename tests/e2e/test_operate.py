@@ -227,6 +227,76 @@ def metrics(operate: Operate) -> str:
     return httpx.get(f"http://127.0.0.1:{operate.metrics_port}/metrics", trust_env=False).text
 
 
+def test_opting_in_without_a_restart_is_said_on_the_deployment_until_it_is_restarted(
+    controlplane: ControlPlane, operate: Operate, serving: Webhook
+) -> None:
+    """The first case that each new user meets. Then every pod of the release comes out right, and that is seen too."""
+    plane = controlplane.namespace("slipped")
+    wait_for(lambda: create(controlplane, plane, api_pod(), dry_run=True).is_success, 15, "pods can be made")
+    controlplane.apply(deployment(plane))
+    wait_for(lambda: len(controlplane.pods(plane)) == 2, 20, "two pods")
+    controlplane.namespace(plane, INJECT)
+    listed = (
+        "-n",
+        plane,
+        "get",
+        "events",
+        "-o",
+        "json",
+        "--field-selector",
+        "involvedObject.kind=Deployment,reason=NotInjected",
+    )
+
+    def warnings() -> list[dict[str, Any]]:
+        return json.loads(controlplane.kubectl(*listed))["items"]
+
+    (event,) = wait_for(warnings, 30, "an Event", need=[operate.process])
+    assert event["involvedObject"]["name"] == "plane-app-api-wl"
+    assert "its tasks can be lost" in event["message"]
+    described = controlplane.kubectl("-n", plane, "describe", "deployment", "plane-app-api-wl")
+    assert "NotInjected" in described
+    assert state(controlplane)[plane].splitlines()[1:] == ["missed deployment/plane-app-api-wl (injected)"]
+    assert gauge(operate, plane, "missed") == 2
+
+    command = event["message"].partition("Create it anew: kubectl ")[2].split()
+    assert command == ["-n", plane, "rollout", "restart", "deployment/plane-app-api-wl"]
+    controlplane.kubectl(*command)
+
+    def healed() -> bool:
+        controlplane.settle(plane)
+        return gauge(operate, plane, "missed") == 0 and gauge(operate, plane, "injected") == 2
+
+    wait_for(healed, 40, "all pods are injected", need=[operate.process])
+    assert state(controlplane)[plane] == "injected: 2, missed: 0, outdated: 0, uncovered: 0"
+    assert len(warnings()) == 1  # not said with every pass
+    assert serving.reviews
+    controlplane.kubectl("delete", "namespace", plane, "--wait=false")
+
+
+def deployment(namespace: str) -> dict[str, Any]:
+    spec = api_pod()["spec"]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "plane-app-api-wl", "namespace": namespace},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": spec},
+        },
+    }
+
+
+def state(plane: ControlPlane) -> dict[str, str]:
+    return plane.api.get(f"/api/v1/namespaces/{OWN}/configmaps/plane-webhook-state").json().get("data") or {}
+
+
+def gauge(operate: Operate, namespace: str, state: str) -> float:
+    name = f'plane_webhook_operate_pods{{plane_namespace="{namespace}",state="{state}"}} '
+    found = [line for line in metrics(operate).splitlines() if line.startswith(name)]
+    return float(found[0].removeprefix(name)) if found else -1
+
+
 @pytest.mark.usefixtures("operate")
 def test_it_may_do_what_it_does_and_nothing_else(controlplane: ControlPlane) -> None:
     """As the account itself. What it has done above is what is granted."""
@@ -246,6 +316,8 @@ def test_it_may_do_what_it_does_and_nothing_else(controlplane: ControlPlane) -> 
             ("DELETE", f"{REGISTRATIONS}/{OWN}", None),
             ("POST", f"/api/v1/namespaces/{OWN}/pods", bare()),
             ("GET", f"/api/v1/namespaces/{OWN}/configmaps", None),
+            ("DELETE", f"/api/v1/namespaces/{OWN}/pods/any", None),
+            ("PATCH", f"/apis/apps/v1/namespaces/{OWN}/deployments/plane-webhook?fieldManager=x", made),
         ):
             headers = apply if method == "PATCH" else {}
             assert account.request(method, path, json=body, headers=headers).status_code == 403, (method, path)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter as Counts
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from cryptography import x509
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
+
+from webhook.cluster.pods import State
 
 # Seconds without a pass after which a kubelet may start it anew: a pass has timeouts, and waits a minute at most.
 STUCK = 180.0
@@ -25,7 +28,10 @@ class Exporter:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.leader = self._gauge("leader", "1 while this process acts, 0 while it stands by.")
-        self.registered = self._gauge("registered", "Whether the webhook's registration is in the cluster.")
+        self.registered = self._gauge(
+            "registered", "Whether the webhook's registration is in the cluster, by who acts."
+        )
+        self.registered.set(1)  # until it has been looked at
         self.endpoints = self._gauge("endpoints", "Replicas of the webhook that there are.")
         self.answering = self._gauge("endpoints_answering", "Replicas that a TLS handshake came about with.")
         self.not_after = self._gauge(
@@ -34,7 +40,25 @@ class Exporter:
         self.errors = Counter(
             "plane_webhook_operate_errors", "Passes that the API server broke off.", registry=self.registry
         )
+        self.pods = Gauge(
+            "plane_webhook_operate_pods",
+            "Pods of the namespaces that are opted in, by state; 0 too, so that an alert ends.",
+            ["plane_namespace", "state"],
+            registry=self.registry,
+        )
         self._last = time.monotonic()
+
+    def census(self, namespaces: Iterable[str], found: Iterable[tuple[str, State]]) -> None:
+        """How many pods stand how, by namespace."""
+        counts = Counts(found)
+        self.pods.clear()
+        for namespace in namespaces:
+            for state in State:
+                self.pods.labels(namespace, state.value).set(counts[namespace, state])
+
+    def forget(self) -> None:
+        """Who stands by knows nothing of pods."""
+        self.pods.clear()
 
     def passed(self) -> None:
         """A pass is over, well or not."""

@@ -19,8 +19,9 @@ from http import HTTPStatus
 
 import certs
 from webhook import log
-from webhook.cluster import certificates
+from webhook.cluster import certificates, report
 from webhook.cluster.api import Api, ApiError
+from webhook.cluster.census import namespaces, pods
 from webhook.cluster.certificates import Files, Issue, Observed, Store, Trust
 from webhook.cluster.endpoints import SERVICE, endpoints, served
 from webhook.cluster.exporter import Exporter
@@ -33,6 +34,8 @@ LEASE = "plane-webhook-operate"
 # Seconds between passes; what they read are four small objects, by name.
 INTERVAL = 5.0
 _LONGEST_WAIT = 60.0
+# Seconds between two looks at the pods: with the time that a look takes, a pod that slipped by is found within 30.
+CENSUS = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,9 @@ class Operator:
         self._bundle_since = _Since()
         self._quiet_since = _Since()
         self._said: set[str] = set()
+        self._events: set[str] = set()
+        self._counted: float | None = None
+        self._state: dict[str, str] | None = None
 
     def run(self, ended: threading.Event) -> None:
         """Make passes until `ended` is set; then give the Lease back."""
@@ -86,8 +92,25 @@ class Operator:
         self.exporter.leader.set(leads)
         if not leads:
             self._pending = None
+            self.exporter.forget()  # who acts tells
             return
-        self._certificates()
+        try:
+            self._certificates()
+        finally:
+            if self._counted is None or time.monotonic() - self._counted >= CENSUS:
+                self._census()
+                self._counted = time.monotonic()
+
+    def _census(self) -> None:
+        """Look at every pod of the namespaces that are opted in, and say what is amiss."""
+        opted_in = namespaces(self._api)
+        found = [each for name in opted_in for each in pods(self._api, name, self._settings)]
+        self.exporter.census(opted_in, ((each.namespace, each.judged.state) for each in found))
+        state = report.state(found, opted_in)
+        if state != self._state:
+            report.publish(self._api, self._options.namespace, state)
+            self._state = state
+        report.announce(self._api, found, self._events)
 
     def _certificates(self) -> None:
         secret = Secret(self._api, self._options.namespace, self._options.secret) if self._manages else None
