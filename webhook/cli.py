@@ -116,6 +116,24 @@ def _registration(options: argparse.Namespace) -> int:
     return OK
 
 
+def _operate(options: argparse.Namespace) -> int:
+    from webhook.cluster.api import Api, ApiError  # noqa: PLC0415 - the client's import takes longer than most commands
+    from webhook.cluster.operate import Options, operate  # noqa: PLC0415
+
+    try:
+        api = Api.connect(options.kubeconfig)
+    except ApiError as error:
+        raise _InputError(str(error)) from error
+    told = Options(
+        namespace=options.namespace,
+        secret=options.secret,
+        manage_certificates=options.certificates == "manage",
+        metrics_host=options.host,
+        metrics_port=options.metrics_port,
+    )
+    return operate(api, load(options.config), told)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="plane-webhook", description="Makes Plane's pods publish every background task."
@@ -137,6 +155,25 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", default="", help="address to listen on (default: all, IPv4 and IPv6)")
     serve.add_argument("--port", type=_port, default=8443, help="HTTPS port (default: %(default)s)")
     serve.add_argument("--metrics-port", type=_port, default=9090, help="plain HTTP port (default: %(default)s)")
+
+    operator = command("operate", _operate, "keep certificate and registration right; needs rights in the cluster")
+    takes_config(operator)
+    operator.add_argument("--namespace", required=True, metavar="NAME", help="the webhook's own namespace")
+    operator.add_argument(
+        "--secret", default="plane-webhook-tls", metavar="NAME", help="its Secret (default: %(default)s)"
+    )
+    operator.add_argument(
+        "--certificates",
+        choices=("manage", "watch"),
+        default="manage",
+        help="manage: make and renew them, and fill in the registration; watch: somebody else does, only tell how long "
+        "they hold (default: %(default)s)",
+    )
+    operator.add_argument(
+        "--kubeconfig", type=Path, metavar="FILE", help="outside of a pod (default: the pod's account, or KUBECONFIG)"
+    )
+    operator.add_argument("--host", default="0.0.0.0", help="address for metrics (default: %(default)s)")  # noqa: S104
+    operator.add_argument("--metrics-port", type=_port, default=9090, help="plain HTTP port (default: %(default)s)")
 
     preview = command("preview", _preview, "show what the webhook would do to the workloads in manifests")
     takes_config(preview)

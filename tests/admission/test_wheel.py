@@ -25,7 +25,18 @@ webhook/admission/review.py
 webhook/admission/target.py
 webhook/cli.py
 webhook/cluster/__init__.py
+webhook/cluster/api.py
+webhook/cluster/census.py
+webhook/cluster/certificates.py
+webhook/cluster/endpoints.py
+webhook/cluster/exporter.py
+webhook/cluster/installed.py
+webhook/cluster/lease.py
+webhook/cluster/operate.py
+webhook/cluster/pods.py
 webhook/cluster/registration.py
+webhook/cluster/report.py
+webhook/log.py
 webhook/manifest.py
 webhook/payload/__init__.py
 webhook/payload/guard.sh
@@ -52,7 +63,6 @@ webhook/server/app.py
 webhook/server/certificate.py
 webhook/server/lifecycle.py
 webhook/server/limits.py
-webhook/server/log.py
 webhook/server/metrics.py
 webhook/server/mutate.py
 webhook/server/protocol.py

@@ -21,6 +21,7 @@ from lab.controlplane.programs import VERSIONS, WANTED, binary
 from lab.process import wait_for
 from lab.webhook import Webhook, command
 from tests.e2e.cluster import WEBHOOK, create
+from webhook.cluster.exporter import Exporter
 from webhook.settings import Settings, parse
 
 if TYPE_CHECKING:
@@ -68,8 +69,10 @@ def helm(*words: str | Path, values: dict[str, Any] | None = None) -> str:
 
 def rendered(tls: Path, namespace: str = OWN, **values: Any) -> Objects:
     """What the chart makes with these values, by kind and name; with a Secret of one's own unless they say."""
-    if values.get("certificates") not in ({}, {"source": "certManager"}):
-        values["certificates"] = {"caBundle": (tls / "ca.crt").read_text(), **values.get("certificates", {})}
+    if not values.get("certificates", {}).keys() & {"source", "caBundle"}:
+        own = {"source": "existing", "caBundle": (tls / "ca.crt").read_text()}
+        values["certificates"] = {**own, **values.get("certificates", {})}
+    values.setdefault("operate", {"enabled": False})
     return by_name(helm("template", OWN, CHART, "--namespace", namespace, "--skip-tests", values=values))
 
 
@@ -89,22 +92,31 @@ def kustomized(name: str) -> Objects:
     configuration = objects.pop(("ConfigMap", hashed))
     configuration["metadata"] |= {"name": OWN, "labels": {"app.kubernetes.io/name": OWN}}
     objects["ConfigMap", OWN] = configuration
-    deployment = objects["Deployment", OWN]["spec"]["template"]
-    deployment["spec"]["volumes"][0]["configMap"]["name"] = OWN
+    for deployment in (each for (kind, _), each in objects.items() if kind == "Deployment"):
+        deployment["spec"]["template"]["spec"]["volumes"][0]["configMap"]["name"] = OWN
     return objects
 
 
 @pytest.mark.parametrize(
-    ("folder", "values"), [("base", {}), ("cert-manager", {"certificates": {"source": "certManager"}})]
+    ("folder", "values"),
+    [
+        ("base", {}),
+        ("cert-manager", {"certificates": {"source": "certManager"}}),
+        ("operate", {"certificates": {"source": "operate"}, "operate": {"enabled": True}}),
+    ],
 )
 def test_with_the_defaults_each_object_is_that_of_kustomize(tls: Path, folder: str, values: dict[str, Any]) -> None:
     ours, theirs = rendered(tls, **values), kustomized(folder)
-    annotations = ours["Deployment", OWN]["spec"]["template"]["metadata"]["annotations"]
-    assert len(annotations.pop("plane-webhook/configuration")) == 64  # in place of the ConfigMap's hashed name
+    for deployment in (each for (kind, _), each in ours.items() if kind == "Deployment"):
+        annotations = deployment["spec"]["template"]["metadata"]["annotations"]
+        assert len(annotations.pop("plane-webhook/configuration")) == 64  # in place of the ConfigMap's hashed name
     for objects in ours, theirs:
         assert parse(objects["ConfigMap", OWN].pop("data")["configuration.yaml"]) == Settings()
     if folder == "base":
         del ours["MutatingWebhookConfiguration", OWN]  # kustomize leaves that to the command: see below
+    if folder == "operate":  # kustomize can't make it of the configuration; operate does
+        (webhook,) = ours["MutatingWebhookConfiguration", OWN]["webhooks"]
+        assert [each["name"] for each in webhook.pop("matchConditions")] == ["runs-plane"]
     assert ours == theirs
 
 
@@ -153,8 +165,8 @@ def test_the_registration_is_what_the_command_prints_for_the_configuration(
     assert objects["MutatingWebhookConfiguration", OWN] == printed
 
 
-def test_lint_has_nothing_against_it(tls: Path) -> None:
-    linted = helm("lint", CHART, "--strict", values={"certificates": {"caBundle": (tls / "ca.crt").read_text()}})
+def test_lint_has_nothing_against_it() -> None:
+    linted = helm("lint", CHART, "--strict")
     assert "1 chart(s) linted, 0 chart(s) failed" in linted
 
 
@@ -317,15 +329,38 @@ def test_the_alerts_are_about_metrics_that_there_are(tls: Path, webhook: Webhook
     assert f'name="{WEBHOOK}"' in expressions
 
 
+def test_the_alerts_of_operate_are_about_its_metrics_and_it_is_scraped(tls: Path) -> None:
+    on = {"enabled": True}
+    objects = rendered(tls, "tools", prometheusRule=on, serviceMonitor=on, operate=on)
+    _, group = objects["PrometheusRule", OWN]["spec"]["groups"]
+    named = set(re.findall(r"plane_webhook_operate_\w+", " ".join(each["expr"] for each in group["rules"])))
+    assert len(named) == len(group["rules"]) == 3
+    assert named <= {family.name for family in Exporter().registry.collect()}
+    monitor = objects["PodMonitor", "plane-webhook-operate"]["spec"]
+    template = objects["Deployment", "plane-webhook-operate"]["spec"]["template"]
+    assert monitor["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert "annotations" in template["metadata"]
+    assert "prometheus.io/scrape" not in template["metadata"]["annotations"]
+
+
 ERRORS: dict[str, tuple[dict[str, Any], str]] = {
-    "no authority": ({"certificates": {}}, "certificates.caBundle has no PEM certificate"),
+    "no authority": ({"certificates": {"source": "existing"}}, "certificates.caBundle has no PEM certificate"),
     "a key": (
-        {"certificates": {"caBundle": "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----"}},
+        {
+            "certificates": {
+                "source": "existing",
+                "caBundle": "-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----",
+            }
+        },
         "certificates.caBundle has a private key, which must not leave its machine: give ca.crt",
     ),
     "an authority for cert-manager": (
         {"certificates": {"source": "certManager", "caBundle": "-----BEGIN CERTIFICATE-----"}},
         "certificates.caBundle is for certificates.source=existing only",
+    ),
+    "nobody to make them": (
+        {"certificates": {"source": "operate"}, "operate": {"enabled": False}},
+        "certificates.source=operate needs operate.enabled=true",
     ),
     "a policy that can't hold": (
         {"hostNetwork": {"enabled": True}, "networkPolicy": {"enabled": True}},
@@ -377,7 +412,14 @@ class Release:
     def __init__(self, plane: ControlPlane, program: str, tls: Path) -> None:
         self.plane = plane
         self._program = program
-        self._words = (OWN, CHART, "--set-file", f"certificates.caBundle={tls / 'ca.crt'}")
+        self._words = (
+            OWN,
+            CHART,
+            "--set",
+            "certificates.source=existing",
+            "--set-file",
+            f"certificates.caBundle={tls / 'ca.crt'}",
+        )
 
     def apply(self, action: str, *words: str) -> str:
         """Install or upgrade it."""

@@ -71,7 +71,7 @@ def test_the_base_is_applied_twice_and_its_pods_are_made_whatever_becomes_of_the
         )
         wait_for(lambda: controlplane.kubectl(*budget) == "1", 30, "one of the two may go")
     controlplane.kubectl("delete", "mutatingwebhookconfiguration", "plane-webhook")
-    controlplane.kubectl("delete", "namespace", OWN, "--wait=false")
+    controlplane.kubectl("delete", "namespace", OWN)
 
 
 @pytest.mark.lab

@@ -1,1 +1,1 @@
-"""What is said to a cluster about the webhook."""
+"""Everything that talks to a cluster: certificates and registration kept right, and what is said of them."""

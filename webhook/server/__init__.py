@@ -13,8 +13,8 @@ from pathlib import Path
 
 import uvloop
 
+from webhook import log
 from webhook.admission import answer
-from webhook.server import log
 from webhook.server.app import metrics_app, webhook_app
 from webhook.server.certificate import Certificate
 from webhook.server.lifecycle import Lifecycle, Server

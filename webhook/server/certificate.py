@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import certs
-from webhook.server import log
+from webhook import log
 from webhook.server.metrics import Metrics
 
 # None for a file that isn't there. tls.crt, tls.key, ca.crt.

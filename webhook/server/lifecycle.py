@@ -15,8 +15,7 @@ from collections.abc import Callable, Coroutine, Generator
 import uvicorn
 from starlette.types import ASGIApp
 
-from webhook import __version__
-from webhook.server import log
+from webhook import __version__, log
 from webhook.server.limits import Limits
 from webhook.server.protocol import bounded
 

@@ -11,8 +11,8 @@ from time import perf_counter
 
 from starlette.types import Receive, Scope, Send
 
+from webhook import log
 from webhook.admission import Answer, MalformedReview, Reason, review
-from webhook.server import log
 from webhook.server.limits import Limits
 from webhook.server.metrics import Metrics
 from webhook.server.refusal import Refused

@@ -4,7 +4,7 @@ import http
 
 import msgspec
 
-from webhook.server.log import LONGEST_VALUE
+from webhook.log import LONGEST_VALUE
 
 
 class Refused(Exception):  # noqa: N818 - a verdict on a request, not an error of ours

@@ -1,0 +1,88 @@
+"""How a pod in the cluster stands against what would become of it now: webhook.cluster.pods."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonpatch
+import pytest
+
+from webhook.admission import decide, injection, review
+from webhook.cluster.pods import Judged, State, judge
+from webhook.settings import Profile, parse
+
+
+def pod(**container: Any) -> dict[str, Any]:
+    only = {"name": "api", "image": "makeplane/plane-backend:v1", "command": ["./bin/docker-entrypoint-api.sh"]}
+    return {"metadata": {"name": "x"}, "spec": {"containers": [{**only, **container}]}}
+
+
+def made(tree: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    """The pod as it is stored when the webhook answered."""
+    decision = decide(read(tree), profile)
+    assert decision.injection is not None
+    patched: dict[str, Any] = jsonpatch.apply_patch(tree, injection.operations(decision.injection))
+    return patched
+
+
+def read(tree: dict[str, Any]) -> review.Pod:
+    parsed = review.parse_pod(json.dumps(tree).encode())
+    assert parsed is not None
+    return parsed
+
+
+def state(tree: dict[str, Any], profile: Profile) -> State:
+    return judge(read(tree), profile).state
+
+
+DEFAULT = Profile()
+WORKER = pod(command=["./bin/docker-entrypoint-worker.sh"])
+
+
+def test_one_that_the_webhook_made_is_injected_and_one_that_it_did_not_see_is_missed() -> None:
+    assert state(made(pod(), DEFAULT), DEFAULT) is State.INJECTED
+    assert state(pod(), DEFAULT) is State.MISSED
+
+
+@pytest.mark.parametrize(
+    ("text", "api", "worker"),
+    [
+        ("publish: {patience: 2}", State.OUTDATED, State.OUTDATED),
+        ("env: {celery_broker_pool_limit: 5}", State.OUTDATED, State.OUTDATED),
+        ("env: {gunicorn_max_requests: 5}", State.OUTDATED, State.INJECTED),  # a worker has none
+        ("precedence: chart", State.OUTDATED, State.OUTDATED),
+        ("images: [makeplane/plane-backend, a/b]", State.INJECTED, State.INJECTED),
+        ("workloads: [api, worker]", State.INJECTED, State.INJECTED),
+        ("namespaces: {other: {publish: {patience: 2}}}", State.INJECTED, State.INJECTED),
+        ("workloads: [api]", State.INJECTED, State.OUT),
+    ],
+)
+def test_only_a_change_that_concerns_the_pod_makes_it_outdated(text: str, api: State, worker: State) -> None:
+    profile = parse(text).profile("plane")
+    assert state(made(pod(), DEFAULT), profile) is api
+    assert state(made(WORKER, DEFAULT), profile) is worker
+    for tree in (pod(), WORKER) if worker is not State.OUT else (pod(),):
+        assert state(made(tree, profile), profile) is State.INJECTED
+
+
+def test_another_version_with_the_same_effect_is_no_reason() -> None:
+    tree = made(pod(), DEFAULT)
+    words = tree["spec"]["containers"][0]["command"]
+    told = json.loads(words[5])
+    words[5] = json.dumps({**told, "version": "0.0.9", "digest": "other"})
+    assert state(tree, DEFAULT) is State.INJECTED
+    del told["publish"]["spool_tasks"]  # which that version did not know
+    words[5] = json.dumps(told)
+    assert state(tree, DEFAULT) is State.INJECTED
+    words[5] = "{"
+    assert state(tree, DEFAULT) is State.OUTDATED
+
+
+def test_what_can_not_be_covered_says_why_and_what_is_nobodys_says_nothing() -> None:
+    bare = pod()
+    del bare["spec"]["containers"][0]["command"]
+    assert judge(read(bare), DEFAULT) == Judged(State.UNCOVERED, "not-effective", "api", "api")
+    assert "give the container its command" in judge(read(bare), DEFAULT).sentence
+    assert state(pod(image="nginx", command=["nginx"]), DEFAULT) is State.OUT
+    assert state({**pod(), "metadata": {"labels": {"plane-webhook/inject": "disabled"}}}, DEFAULT) is State.OUT

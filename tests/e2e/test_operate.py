@@ -1,0 +1,339 @@
+"""`plane-webhook operate` on the real control plane, as its own service account: certificates, registration, rights."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from cryptography import x509
+
+import certs
+from lab.process import wait_for
+from lab.webhook import Webhook
+from tests.e2e.cluster import INJECT, api_pod, create, injected, unharmed
+from tests.e2e.operating import ACCOUNT, OWN, REPLICA, SECRET, Kubelet, Operate, secret
+from webhook.cluster.registration import condition
+from webhook.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.controlplane import ControlPlane
+
+pytestmark = pytest.mark.lab
+
+MANIFESTS = Path(__file__).parents[2] / "manifests/operate"
+APPLY = ("apply", "--server-side", "--validate=strict", "-k", MANIFESTS)
+SECRETS = f"/api/v1/namespaces/{OWN}/secrets"
+REGISTRATIONS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+SLICES = f"/apis/discovery.k8s.io/v1/namespaces/{OWN}/endpointslices"
+
+
+@pytest.fixture(scope="module")
+def installed(controlplane: ControlPlane) -> Iterator[ControlPlane]:
+    controlplane.kubectl(*APPLY)
+    wait_for(lambda: create(controlplane, OWN, bare(), dry_run=True).is_success, 30, "pods can be made")
+    yield controlplane
+    controlplane.kubectl("delete", "-k", MANIFESTS, "--wait=false", "--ignore-not-found")
+    gone = ("get", "namespace", OWN, "--ignore-not-found", "-o", "name")
+    wait_for(lambda: not controlplane.kubectl(*gone), 60, "the namespace is gone")
+
+
+def bare() -> dict[str, Any]:
+    """A pod that Pod Security `restricted` takes."""
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    security["seccompProfile"] = {"type": "RuntimeDefault"}
+    return {
+        "metadata": {"name": "bare"},
+        "spec": {"containers": [{"name": "x", "image": "x", "securityContext": security}]},
+    }
+
+
+def registration(plane: ControlPlane) -> dict[str, Any]:
+    return plane.api.get(f"{REGISTRATIONS}/{OWN}").json()
+
+
+def bundle(plane: ControlPlane) -> str:
+    return registration(plane)["webhooks"][0]["clientConfig"].get("caBundle", "")
+
+
+@pytest.fixture(scope="module")
+def operate(installed: ControlPlane) -> Iterator[Operate]:
+    with Operate(installed) as running:
+        wait_for(lambda: secret(installed), 30, "a Secret", need=[running.process])
+        yield running
+
+
+@pytest.fixture(scope="module")
+def serving(
+    controlplane: ControlPlane, operate: Operate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Webhook]:
+    """A webhook that gets its certificate from the Secret, and that the API server and `operate` reach."""
+    folder = tmp_path_factory.mktemp("tls")
+    with Kubelet(controlplane, folder):
+        wait_for((folder / "tls.key").exists, 10, "the files", need=[operate.process])
+        with Webhook(cert_dir=folder) as webhook:
+            controlplane.local_service(OWN, OWN)
+            controlplane.apply(
+                {
+                    "apiVersion": "discovery.k8s.io/v1",
+                    "kind": "EndpointSlice",
+                    "metadata": {"name": OWN, "namespace": OWN, "labels": {"kubernetes.io/service-name": OWN}},
+                    "addressType": "FQDN",  # loopback addresses are refused
+                    "endpoints": [{"addresses": [REPLICA], "conditions": {"ready": True}}],
+                    "ports": [{"name": "https", "port": webhook.port}],
+                }
+            )
+            port = {"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": webhook.port}
+            controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps([port]))
+            yield webhook
+
+
+def as_account(plane: ControlPlane, account: str) -> httpx.Client:
+    """A client with the rights of a service account of the webhook's namespace."""
+    token = plane.kubectl("-n", OWN, "create", "token", account).strip()
+    config = json.loads(plane.kubeconfig.read_text())["clusters"][0]["cluster"]
+    return httpx.Client(
+        base_url=plane.url,
+        verify=ssl.create_default_context(cafile=config["certificate-authority"]),
+        trust_env=False,
+        headers={"authorization": f"Bearer {token}"},
+    )
+
+
+def test_a_certificate_is_made_and_trusted_and_the_condition_filled_in(
+    controlplane: ControlPlane, serving: Webhook
+) -> None:
+    probed = controlplane.namespace("operated", INJECT)
+    made = wait_for(
+        lambda: (pod := create(controlplane, probed, api_pod(), dry_run=True).json()) and injected(pod) and pod,
+        20,
+        "pods are injected",
+    )
+    assert made["metadata"]["name"] == "api"
+    (webhook,) = registration(controlplane)["webhooks"]
+    assert [each["expression"] for each in webhook["matchConditions"]] == [condition(Settings())]
+    leaf = x509.load_pem_x509_certificate(secret(controlplane)["tls.crt"])
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [f"{OWN}.{OWN}.svc"]
+    assert serving.log_lines(message="certificate in service")
+
+
+@pytest.mark.usefixtures("serving")
+def test_a_deleted_secret_comes_back_and_no_call_fails_on_the_way(controlplane: ControlPlane, operate: Operate) -> None:
+    """The old authority stays in the caBundle until the endpoint has shown the new leaf for a while."""
+    probed = controlplane.namespace("operated", INJECT)
+    before, old = secret(controlplane), bundle(controlplane)
+    with unharmed(controlplane):
+        controlplane.api.delete(f"{SECRETS}/{SECRET}").raise_for_status()
+        lengths = set()
+
+        def over() -> bool:
+            assert injected(create(controlplane, probed, api_pod(), dry_run=True).json())
+            lengths.add(len(bundle(controlplane)))
+            now = secret(controlplane)
+            return (
+                bool(now)
+                and now != before
+                and bundle(controlplane) not in ("", old)
+                and len(lengths) > 1
+                and len(bundle(controlplane)) < max(lengths)
+            )
+
+        wait_for(over, 60, "the Secret is made anew, and the old authority forgotten", need=[operate.process])
+    assert len(lengths) == 2
+
+
+@pytest.mark.usefixtures("serving")
+@pytest.mark.parametrize("name", ["truncated", "emptied", "of another issue"])
+def test_an_edited_secret_is_mended(controlplane: ControlPlane, operate: Operate, name: str) -> None:
+    other = {
+        each: content.decode() for each, content in certs.generate(["x.svc"], days=1, now=datetime.now(UTC)).items()
+    }
+    edits: dict[str, dict[str, Any]] = {
+        "truncated": {"stringData": {"tls.crt": "-----BEGIN CERTIFICATE-----\nMIIB"}},
+        "emptied": {"data": None},
+        "of another issue": {"stringData": {"tls.key": other["tls.key"]}},
+    }
+    merge = {"content-type": "application/merge-patch+json"}
+    controlplane.api.patch(f"{SECRETS}/{SECRET}", json=edits[name], headers=merge).raise_for_status()
+
+    def mended() -> bool:
+        files = secret(controlplane)
+        try:
+            certs.check(files["tls.crt"], files["tls.key"], files["ca.crt"], now=datetime.now(UTC))
+        except (KeyError, certs.CertificateError):
+            return False
+        return True
+
+    wait_for(mended, 30, "a pair that belongs together", need=[operate.process])
+
+
+def test_an_emptied_bundle_is_filled_in_again(controlplane: ControlPlane, operate: Operate) -> None:
+    def settled() -> bool:
+        return base64.b64decode(bundle(controlplane)) == secret(controlplane)["ca.crt"]
+
+    wait_for(settled, 30, "the test before is over")
+    gone = [{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]
+    controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps(gone))
+    wait_for(settled, 15, "the caBundle is there again", need=[operate.process])
+
+
+@pytest.mark.parametrize(
+    "how", [("--server-side",), ("--server-side", "--field-manager=argocd-controller", "--force-conflicts"), ()]
+)
+def test_applying_the_manifests_again_takes_nothing_away(
+    controlplane: ControlPlane, serving: Webhook, how: tuple[str, ...]
+) -> None:
+    """Server-side, as another manager, and client-side: what `operate` filled in is nobody else's."""
+    manifests = controlplane.kubectl("kustomize", MANIFESTS)
+    wanted = [each for each in manifests.split("---\n") if "kind: MutatingWebhookConfiguration" in each]
+    (own,) = wanted
+    own = own.replace("port: 443", f"port: {serving.port}")  # the lab's
+    before = registration(controlplane)["webhooks"]
+    assert before[0]["clientConfig"]["caBundle"]
+    assert before[0]["matchConditions"]
+    controlplane.kubectl("apply", *how, "-f", "-", input=own)
+    assert registration(controlplane)["webhooks"] == before
+    generation = registration(controlplane)["metadata"]["generation"]
+    controlplane.kubectl("apply", *how, "-f", "-", input=own)
+    assert registration(controlplane)["metadata"]["generation"] == generation
+
+
+def test_of_two_one_acts_and_the_other_takes_over_when_it_ends(controlplane: ControlPlane, operate: Operate) -> None:
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{OWN}/leases/{ACCOUNT}"
+
+    def holder() -> str:
+        return controlplane.api.get(path).json()["spec"].get("holderIdentity", "")
+
+    first = holder()
+    with Operate(controlplane) as second:
+        wait_for(lambda: f"{OWN}_operate_leader 0.0".replace("-", "_") in metrics(second), 10, "the second stands by")
+        assert holder() == first
+        assert operate.terminate() == 0
+        wait_for(lambda: holder() not in ("", first), 5, "the second takes over at once, for the Lease was given back")
+        operate.start()
+        assert second.terminate() == 0  # killed, it would be waited for
+    wait_for(lambda: "plane_webhook_operate_leader 1.0" in metrics(operate), 10, "the first one acts again")
+
+
+def metrics(operate: Operate) -> str:
+    return httpx.get(f"http://127.0.0.1:{operate.metrics_port}/metrics", trust_env=False).text
+
+
+def test_opting_in_without_a_restart_is_said_on_the_deployment_until_it_is_restarted(
+    controlplane: ControlPlane, operate: Operate, serving: Webhook
+) -> None:
+    """The first case that each new user meets. Then every pod of the release comes out right, and that is seen too."""
+    plane = controlplane.namespace("slipped")
+    wait_for(lambda: create(controlplane, plane, api_pod(), dry_run=True).is_success, 15, "pods can be made")
+    controlplane.apply(deployment(plane))
+    wait_for(lambda: len(controlplane.pods(plane)) == 2, 20, "two pods")
+    controlplane.namespace(plane, INJECT)
+    listed = (
+        "-n",
+        plane,
+        "get",
+        "events",
+        "-o",
+        "json",
+        "--field-selector",
+        "involvedObject.kind=Deployment,reason=NotInjected",
+    )
+
+    def warnings() -> list[dict[str, Any]]:
+        return json.loads(controlplane.kubectl(*listed))["items"]
+
+    (event,) = wait_for(warnings, 30, "an Event", need=[operate.process])
+    assert event["involvedObject"]["name"] == "plane-app-api-wl"
+    assert "its tasks can be lost" in event["message"]
+    described = controlplane.kubectl("-n", plane, "describe", "deployment", "plane-app-api-wl")
+    assert "NotInjected" in described
+    assert state(controlplane)[plane].splitlines()[1:] == ["missed deployment/plane-app-api-wl (injected)"]
+    assert gauge(operate, plane, "missed") == 2
+
+    command = event["message"].partition("Create it anew: kubectl ")[2].split()
+    assert command == ["-n", plane, "rollout", "restart", "deployment/plane-app-api-wl"]
+    controlplane.kubectl(*command)
+
+    def healed() -> bool:
+        controlplane.settle(plane)
+        return gauge(operate, plane, "missed") == 0 and gauge(operate, plane, "injected") == 2
+
+    wait_for(healed, 40, "all pods are injected", need=[operate.process])
+    assert state(controlplane)[plane] == "injected: 2, missed: 0, outdated: 0, uncovered: 0"
+    assert len(warnings()) == 1  # not said with every pass
+    assert serving.reviews
+    controlplane.kubectl("delete", "namespace", plane, "--wait=false")
+
+
+def deployment(namespace: str) -> dict[str, Any]:
+    spec = api_pod()["spec"]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "plane-app-api-wl", "namespace": namespace},
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": spec},
+        },
+    }
+
+
+def state(plane: ControlPlane) -> dict[str, str]:
+    return plane.api.get(f"/api/v1/namespaces/{OWN}/configmaps/plane-webhook-state").json().get("data") or {}
+
+
+def gauge(operate: Operate, namespace: str, state: str) -> float:
+    name = f'plane_webhook_operate_pods{{plane_namespace="{namespace}",state="{state}"}} '
+    found = [line for line in metrics(operate).splitlines() if line.startswith(name)]
+    return float(found[0].removeprefix(name)) if found else -1
+
+
+@pytest.mark.usefixtures("operate")
+def test_it_may_do_what_it_does_and_nothing_else(controlplane: ControlPlane) -> None:
+    """As the account itself. What it has done above is what is granted."""
+    apply = {"content-type": "application/apply-patch+yaml"}
+    made = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "other"}}
+    hook = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+    with as_account(controlplane, ACCOUNT) as account:
+        assert account.get(f"{SECRETS}/{SECRET}").status_code == 200
+        for method, path, body in (
+            ("GET", SECRETS, None),
+            ("GET", f"{SECRETS}/other", None),
+            ("PATCH", f"{SECRETS}/other?fieldManager=x", made),
+            ("DELETE", f"{SECRETS}/{SECRET}", None),
+            ("GET", f"/api/v1/namespaces/kube-system/secrets/{SECRET}", None),
+            ("GET", REGISTRATIONS, None),
+            ("PATCH", f"{REGISTRATIONS}/other?fieldManager=x", hook | {"metadata": {"name": "other"}}),
+            ("DELETE", f"{REGISTRATIONS}/{OWN}", None),
+            ("POST", f"/api/v1/namespaces/{OWN}/pods", bare()),
+            ("GET", f"/api/v1/namespaces/{OWN}/configmaps", None),
+            ("DELETE", f"/api/v1/namespaces/{OWN}/pods/any", None),
+            ("PATCH", f"/apis/apps/v1/namespaces/{OWN}/deployments/plane-webhook?fieldManager=x", made),
+        ):
+            headers = apply if method == "PATCH" else {}
+            assert account.request(method, path, json=body, headers=headers).status_code == 403, (method, path)
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_server_may_do_nothing(controlplane: ControlPlane) -> None:
+    with as_account(controlplane, OWN) as account:
+        for path in (f"{SECRETS}/{SECRET}", f"{REGISTRATIONS}/{OWN}", f"/api/v1/namespaces/{OWN}/pods", SLICES):
+            assert account.get(path).status_code == 403
+
+
+def test_a_deleted_registration_is_said_and_not_made_again(controlplane: ControlPlane, operate: Operate) -> None:
+    controlplane.kubectl("delete", "mutatingwebhookconfiguration", OWN)
+    wait_for(lambda: operate.said("plane-webhook is missing, so no pod is injected"), 10, "it is said")
+    assert "plane_webhook_operate_registered 0.0" in metrics(operate)
+    assert controlplane.api.get(f"{REGISTRATIONS}/{OWN}").status_code == 404
+    controlplane.kubectl(*APPLY)
+    wait_for(lambda: bundle(controlplane), 15, "it is filled in again", need=[operate.process])

@@ -1,0 +1,146 @@
+"""The API server as bytes: requests with a timeout, and answers whose status is looked at.
+
+The only module that imports the kubernetes client, for what it knows best: kubeconfigs, service accounts, credential
+plugins, proxies. Its models are left alone: they cost tens of MB and drop fields that they don't know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import kubernetes.client
+import kubernetes.config
+import msgspec
+import urllib3
+
+from webhook import __version__
+
+# Seconds to connect, and between two bytes of an answer. An API server that is asked for one object needs milliseconds.
+TIMEOUT = (5.0, 10.0)
+_APPLY = "application/apply-patch+yaml"  # JSON is YAML
+
+
+class ApiError(Exception):
+    """The API server refused, or could not be reached; the text says what was asked and what it said.
+
+    `status` is the HTTP status, 0 where there was no answer.
+    """
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Api:
+    """One cluster, as one user."""
+
+    def __init__(self, configuration: kubernetes.client.Configuration) -> None:
+        # Nothing is asked twice behind our back: each pass asks again by itself.
+        configuration.retries = urllib3.Retry(0)
+        self._configuration = configuration
+        self._pool = kubernetes.client.ApiClient(configuration).rest_client.pool_manager
+
+    @classmethod
+    def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> Api:
+        """By a kubeconfig; with None as the pod's service account or, outside of a pod, by the user's own kubeconfig.
+
+        Raises ApiError.
+        """
+        configuration = kubernetes.client.Configuration()
+        try:
+            try:
+                if kubeconfig or context:
+                    raise kubernetes.config.ConfigException  # noqa: TRY301 - asked for by name
+                kubernetes.config.load_incluster_config(client_configuration=configuration)
+            except kubernetes.config.ConfigException:
+                kubernetes.config.load_kube_config(
+                    config_file=str(kubeconfig) if kubeconfig else None,
+                    context=context,
+                    client_configuration=configuration,
+                )
+        except Exception as error:  # the client raises whatever its parts raise
+            raise ApiError(
+                f"no cluster to talk to: {error}. Name a kubeconfig with --kubeconfig or KUBECONFIG"
+            ) from error
+        return cls(configuration)
+
+    def find(self, path: str, **query: str) -> bytes | None:
+        """The JSON of an object or list; None where it is not there. Raises ApiError."""
+        try:
+            return self.request("GET", path, query=query)
+        except ApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
+    def apply(self, path: str, manifest: Mapping[str, Any], *, manager: str) -> bytes:
+        """Server-side apply; a resourceVersion in its metadata fails where somebody wrote since. Raises ApiError."""
+        query = {"fieldManager": manager, "force": "true"}
+        return self.request("PATCH", path, query=query, body=msgspec.json.encode(manifest), kind=_APPLY)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        kind: str = "application/json",
+    ) -> bytes:
+        """The body of a successful answer. Raises ApiError."""
+        with self._ask(method, f"{path}{'?' if query else ''}{urlencode(query or {})}", body, kind) as answer:
+            return answer.data
+
+    @contextlib.contextmanager
+    def _ask(
+        self, method: str, path: str, body: bytes | None, kind: str, *, timeout: tuple[float, float] = TIMEOUT
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        headers = {"accept": "application/json", "content-type": kind, "user-agent": f"plane-webhook/{__version__}"}
+        try:
+            authorization = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+            if authorization:
+                headers["authorization"] = authorization
+            answer = self._pool.request(
+                method,
+                f"{self._configuration.host}{path}",
+                body=body,
+                headers=headers,
+                timeout=urllib3.Timeout(connect=timeout[0], read=timeout[1]),
+                preload_content=False,
+                redirect=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ApiError(f"{method} {path}: no answer: {_short(error)}") from error
+        try:
+            if answer.status >= HTTPStatus.BAD_REQUEST:
+                raise ApiError(f"{method} {path}: {_message(answer)}", answer.status)
+            yield answer
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            answer.close()
+            raise ApiError(f"{method} {path}: broken off: {_short(error)}") from error
+        finally:
+            answer.release_conn()
+
+
+class _Status(msgspec.Struct):
+    message: str = ""
+
+
+def _message(answer: urllib3.BaseHTTPResponse) -> str:
+    """What a failure says of itself: the API server sends a Status."""
+    body = answer.data
+    try:
+        said = msgspec.json.decode(body, type=_Status).message
+    except msgspec.MsgspecError:
+        said = body[:200].decode(errors="replace")
+    return f"{answer.status} {said}".strip()
+
+
+def _short(error: BaseException) -> str:
+    reason = getattr(error, "reason", None)
+    return str(reason or error)[:300]

@@ -1,0 +1,109 @@
+"""What `operate` tells Prometheus and the kubelet, over plain HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter as Counts
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from cryptography import x509
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+
+from webhook.cluster.pods import State
+
+# Seconds without a pass after which a kubelet may start it anew: a pass has timeouts, and waits a minute at most.
+STUCK = 180.0
+
+
+class Exporter:
+    """The registry of one process, and its server."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.leader = self._gauge("leader", "1 while this process acts, 0 while it stands by.")
+        self.registered = self._gauge(
+            "registered", "Whether the webhook's registration is in the cluster, by who acts."
+        )
+        self.registered.set(1)  # until it has been looked at
+        self.endpoints = self._gauge("endpoints", "Replicas of the webhook that there are.")
+        self.answering = self._gauge("endpoints_answering", "Replicas that a TLS handshake came about with.")
+        self.not_after = self._gauge(
+            "certificate_not_after_timestamp_seconds", "When the first of the certificates that are served expires."
+        )
+        self.errors = Counter(
+            "plane_webhook_operate_errors", "Passes that the API server broke off.", registry=self.registry
+        )
+        self.pods = Gauge(
+            "plane_webhook_operate_pods",
+            "Pods of the namespaces that are opted in, by state; 0 too, so that an alert ends.",
+            ["plane_namespace", "state"],
+            registry=self.registry,
+        )
+        self._last = time.monotonic()
+
+    def census(self, namespaces: Iterable[str], found: Iterable[tuple[str, State]]) -> None:
+        """How many pods stand how, by namespace."""
+        counts = Counts(found)
+        self.pods.clear()
+        for namespace in namespaces:
+            for state in State:
+                self.pods.labels(namespace, state.value).set(counts[namespace, state])
+
+    def forget(self) -> None:
+        """Who stands by knows nothing of pods."""
+        self.pods.clear()
+
+    def passed(self) -> None:
+        """A pass is over, well or not."""
+        self._last = time.monotonic()
+
+    def serving(self, leaves: Sequence[bytes | None]) -> None:
+        """What the endpoints show."""
+        shown = [x509.load_der_x509_certificate(each).not_valid_after_utc for each in leaves if each]
+        self.endpoints.set(len(leaves))
+        self.answering.set(len(shown))
+        self.not_after.set(min(shown, default=datetime.fromtimestamp(0, UTC)).timestamp())
+
+    @contextlib.contextmanager
+    def listening(self, host: str, port: int) -> Iterator[int]:
+        """Serve /metrics and /livez until the block ends; the port that it is."""
+        exporter = self
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 10
+
+            def do_GET(self) -> None:
+                if self.path == "/livez":
+                    stuck = time.monotonic() - exporter._last > STUCK
+                    self._answer(503 if stuck else 200, "text/plain", b"stuck" if stuck else b"ok")
+                elif self.path == "/metrics":
+                    encode, kind = choose_encoder(self.headers.get("accept", ""))
+                    self._answer(200, kind, encode(exporter.registry))
+                else:
+                    self._answer(404, "text/plain", b"here are /metrics and /livez")
+
+            def _answer(self, status: int, kind: str, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Scrapes are no news."""
+
+        with ThreadingHTTPServer((host, port), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            yield server.server_port
+            server.shutdown()
+
+    def _gauge(self, name: str, documentation: str) -> Gauge:
+        return Gauge(f"plane_webhook_operate_{name}", documentation, registry=self.registry)

@@ -1,0 +1,99 @@
+"""What is installed of the webhook: its Secret and its registration, read and written as they are in the cluster."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from webhook.cluster.api import Api
+from webhook.cluster.certificates import FILES, Files
+from webhook.cluster.registration import NAME
+
+MANAGER = "plane-webhook-operate"
+_REGISTRATION = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{NAME}"
+WEBHOOK = f"inject.pods.{NAME}"
+
+
+class Secret:
+    """The Secret with the webhook's files, at the version that was read; `files` is None where there is none."""
+
+    def __init__(self, api: Api, namespace: str, name: str) -> None:
+        """Read it. Raises ApiError."""
+        self._api = api
+        self._path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+        self._metadata: dict[str, Any] = {"name": name, "namespace": namespace}
+        found = api.find(self._path)
+        self.files: Files | None = None
+        if found is not None:
+            secret = msgspec.json.decode(found)
+            self._metadata["resourceVersion"] = secret["metadata"]["resourceVersion"]
+            data = secret.get("data") or {}
+            self.files = {name: _decoded(data[name]) for name in FILES if name in data}
+
+    def store(self, files: Files) -> None:
+        """Put these files there. Raises ApiError; a conflict if somebody wrote since it was read."""
+        data = {name: base64.b64encode(content).decode() for name, content in files.items()}
+        manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": self._metadata, "data": data}
+        self._api.apply(self._path, manifest, manager=MANAGER)
+
+
+class Registration:
+    """The MutatingWebhookConfiguration at the version that was read; `webhook` is None where ours isn't in it."""
+
+    def __init__(self, api: Api) -> None:
+        """Read it. Raises ApiError."""
+        self._api = api
+        self.webhook: Mapping[str, Any] | None = None
+        self._owned = False
+        found = api.find(_REGISTRATION)
+        if found is None:
+            return
+        registration = msgspec.json.decode(found)
+        metadata = registration["metadata"]
+        self._version = metadata["resourceVersion"]
+        ours = [each for each in registration.get("webhooks") or () if each.get("name") == WEBHOOK]
+        self.webhook = ours[0] if ours else None
+        for entry in metadata.get("managedFields") or ():
+            if entry.get("manager") == MANAGER:
+                self._owned = "f:matchConditions" in msgspec.json.encode(entry.get("fieldsV1")).decode()
+
+    @property
+    def bundle(self) -> bytes | None:
+        """The caBundle as PEM; None where nothing is registered."""
+        if self.webhook is None:
+            return None
+        return _decoded(self.webhook.get("clientConfig", {}).get("caBundle") or "")
+
+    def lacks(self, condition: str) -> bool:
+        """Whether the condition is ours to set, for the applied registration leaves it out, and isn't this one."""
+        conditions = (self.webhook or {}).get("matchConditions") or []
+        if conditions and not self._owned:
+            return False
+        return [each.get("expression") for each in conditions] != [condition]
+
+    def set(self, bundle: bytes, condition: str) -> None:
+        """Fill in the caBundle, and the condition where that is ours. Raises ApiError; a conflict as for the Secret."""
+        webhook: dict[str, Any] = {
+            "name": WEBHOOK,
+            "clientConfig": {"caBundle": base64.b64encode(bundle).decode()},
+        }
+        if self._owned or self.lacks(condition):
+            webhook["matchConditions"] = [{"name": "runs-plane", "expression": condition}]
+        manifest = {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "MutatingWebhookConfiguration",
+            "metadata": {"name": NAME, "resourceVersion": self._version},
+            "webhooks": [webhook],
+        }
+        self._api.apply(_REGISTRATION, manifest, manager=MANAGER)
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except (binascii.Error, ValueError):
+        return b""

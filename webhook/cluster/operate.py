@@ -1,0 +1,192 @@
+"""`plane-webhook operate`: looks at the cluster each few seconds and does the next thing that is to be done.
+
+Level-triggered: a pass looks anew, does at most one thing about the certificate, and forgets nothing that matters if it
+is killed. Every write names the version that was read, so that of two that act at once one is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+
+import certs
+from webhook import log
+from webhook.cluster import certificates, report
+from webhook.cluster.api import Api, ApiError
+from webhook.cluster.census import namespaces, pods
+from webhook.cluster.certificates import Files, Issue, Observed, Store, Trust
+from webhook.cluster.endpoints import SERVICE, endpoints, served
+from webhook.cluster.exporter import Exporter
+from webhook.cluster.installed import Registration, Secret
+from webhook.cluster.lease import Lease
+from webhook.cluster.registration import condition
+from webhook.settings import Settings
+
+LEASE = "plane-webhook-operate"
+# Seconds between passes; what they read are four small objects, by name.
+INTERVAL = 5.0
+_LONGEST_WAIT = 60.0
+# Seconds between two looks at the pods: with the time that a look takes, a pod that slipped by is found within 30.
+CENSUS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `operate` is told."""
+
+    namespace: str  # the webhook's own
+    secret: str
+    manage_certificates: bool  # False: somebody else makes the Secret and fills in the caBundle
+    metrics_host: str
+    metrics_port: int
+
+
+class Operator:
+    """One process of `operate`."""
+
+    def __init__(self, api: Api, settings: Settings, options: Options) -> None:
+        self._api = api
+        self._options = options
+        self._settings = settings
+        self._condition = condition(settings)
+        self._host = f"{SERVICE}.{options.namespace}.svc"
+        identity = f"{socket.gethostname()}-{os.getpid()}"
+        self._lease = Lease(api, options.namespace, LEASE, identity)
+        self.exporter = Exporter()
+        self._pending: Files | None = None
+        self._bundle_since = _Since()
+        self._quiet_since = _Since()
+        self._said: set[str] = set()
+        self._events: set[str] = set()
+        self._counted: float | None = None
+        self._state: dict[str, str] | None = None
+
+    def run(self, ended: threading.Event) -> None:
+        """Make passes until `ended` is set; then give the Lease back."""
+        failures = 0
+        while not ended.is_set():
+            try:
+                self.step()
+                failures = 0
+            except ApiError as error:
+                conflict = error.status == HTTPStatus.CONFLICT
+                failures = 0 if conflict else failures + 1
+                self.exporter.errors.inc(not conflict)
+                log.line("info" if conflict else "error", str(error))
+            self.exporter.passed()
+            ended.wait(min(_LONGEST_WAIT, INTERVAL * 2 ** min(failures, 6)) if failures else INTERVAL)
+        with contextlib.suppress(ApiError):
+            self._lease.release()
+
+    def step(self) -> None:
+        """Make one pass. Raises ApiError."""
+        leads = self._lease.hold()
+        self.exporter.leader.set(leads)
+        if not leads:
+            self._pending = None
+            self.exporter.forget()  # who acts tells
+            return
+        try:
+            self._certificates()
+        finally:
+            if self._counted is None or time.monotonic() - self._counted >= CENSUS:
+                self._census()
+                self._counted = time.monotonic()
+
+    def _census(self) -> None:
+        """Look at every pod of the namespaces that are opted in, and say what is amiss."""
+        opted_in = namespaces(self._api)
+        found = [each for name in opted_in for each in pods(self._api, name, self._settings)]
+        self.exporter.census(opted_in, ((each.namespace, each.judged.state) for each in found))
+        state = report.state(found, opted_in)
+        if state != self._state:
+            report.publish(self._api, self._options.namespace, state)
+            self._state = state
+        report.announce(self._api, found, self._events)
+
+    def _certificates(self) -> None:
+        secret = Secret(self._api, self._options.namespace, self._options.secret) if self._manages else None
+        registration = Registration(self._api)
+        self.exporter.registered.set(registration.webhook is not None)
+        leaves = served(endpoints(self._api, self._options.namespace))
+        self.exporter.serving(leaves)
+        if registration.webhook is None:
+            self._say(
+                "error",
+                "the MutatingWebhookConfiguration plane-webhook is missing, so no pod is injected: apply "
+                "the manifests, or install the chart, again",
+            )
+        elif registration.lacks(self._condition):
+            registration.set(registration.bundle or b"", self._condition)
+            log.line("info", "registration: the condition is set as the configuration has it")
+            return
+        if secret is None:
+            return
+        seen = Observed(
+            files=secret.files,
+            bundle=registration.bundle,
+            served=leaves,
+            pending=self._pending,
+            bundle_age=self._bundle_since(registration.bundle),
+            quiet=self._quiet_since((tuple(sorted((secret.files or {}).items())), tuple(leaves))),
+        )
+        now = datetime.now(UTC)
+        action = certificates.plan(seen, host=self._host, now=now)
+        match action:
+            case Issue(why):
+                self._pending = certs.generate([self._host], days=certificates.DAYS, now=now)
+                log.line("info", f"certificate: a new one is made: {why}")
+            case Trust(bundle, why) if self._lease.held:
+                registration.set(bundle, self._condition)
+                log.line("info", f"registration: the caBundle is set: {why}")
+            case Store(files, why) if self._lease.held:
+                secret.store(files)
+                self._pending = None
+                log.line("info", f"certificate: the new one is in the Secret: {why}")
+            case _:
+                pass
+
+    @property
+    def _manages(self) -> bool:
+        return self._options.manage_certificates
+
+    def _say(self, level: str, message: str) -> None:
+        """Once, not with every pass."""
+        if message not in self._said:
+            self._said.add(message)
+            log.line(level, message)
+
+
+class _Since:
+    """For how long, by the monotonic clock, a value has been seen as it is."""
+
+    def __init__(self) -> None:
+        self._value: Hashable = object()
+        self._begin = 0.0
+
+    def __call__(self, value: Hashable) -> timedelta:
+        if value != self._value:
+            self._value, self._begin = value, time.monotonic()
+        return timedelta(seconds=time.monotonic() - self._begin)
+
+
+def operate(api: Api, settings: Settings, options: Options) -> int:
+    """Run until SIGTERM or SIGINT; return the exit code."""
+    log.configure()
+    operator = Operator(api, settings, options)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with operator.exporter.listening(options.metrics_host, options.metrics_port) as port:
+        log.line("info", "operating", namespace=options.namespace, metrics_port=port)
+        operator.run(ended)
+    log.line("info", "ended")
+    return 0
