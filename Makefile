@@ -56,10 +56,10 @@ plane: lab ## the real Plane with and without us, broker troubles included: make
 
 lock: $(READY) ## resolve the dependencies anew: requirements/, those of the lab's Plane and of the peers' tests
 	@$(VENV)/bin/pip install -q uv
-	@for group in runtime dev; do \
+	@for what in "runtime pyproject.toml" "dev --group dev pyproject.toml" "build --group build -c requirements/dev.txt"; do \
+		set -- $$what; group=$$1; shift; \
 		$(VENV)/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --upgrade \
-			--no-emit-index-url --no-emit-find-links --no-header \
-			$$(test $$group = dev && echo --group dev) pyproject.toml -o requirements/$$group.txt; \
+			--no-emit-index-url --no-emit-find-links --no-header "$$@" -o requirements/$$group.txt; \
 	done
 	@for group in requirements requirements-oldest requirements-newest; do \
 		$(VENV)/bin/uv pip compile -q --universal --python-version 3.8 --generate-hashes --upgrade \

@@ -2,8 +2,9 @@
 
 import argparse
 import sys
+from functools import partial
 
-from lab import images
+from lab import images, ourimage
 from lab.cache import LabError, say
 from lab.controlplane.programs import WANTED, binary
 from lab.packages import ensure_packages
@@ -25,10 +26,11 @@ def main() -> int:
         say(str(error))
         return 2
     if given.tests:
-        try:
-            installation(BROKER)
-        except LabError as error:  # without it only its own tests are skipped
-            say(str(error))
+        for make in (partial(installation, BROKER), ourimage.image):
+            try:
+                make()
+            except LabError as error:  # without it only its own tests are skipped
+                say(str(error))
     return 0
 
 

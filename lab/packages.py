@@ -13,11 +13,13 @@ from lab.cache import LabError, say
 # a wrapper that changes to another user; PostgreSQL's in a folder of its version, whichever the machine's Debian has.
 PACKAGES = {
     "bubblewrap": "bwrap",
+    "buildah": "buildah",
     "busybox-static": "busybox",
     "dash": "dash",
     "debootstrap": "debootstrap",
     "haproxy": "haproxy",
     "postgresql": "/usr/lib/postgresql/*/bin/postgres",
+    "python3-venv": "/usr/lib/python3*/ensurepip/__main__.py",
     "rabbitmq-server": "/usr/lib/rabbitmq/bin/rabbitmq-server",
     "redis-server": "redis-server",
     "util-linux": "setpriv",
