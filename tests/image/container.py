@@ -28,8 +28,17 @@ class Container(Startable):
     `mounts` has folders of this machine by where the container finds them.
     """
 
-    def __init__(self, image: Layout, *arguments: str, mounts: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        image: Layout,
+        *arguments: str,
+        mounts: Mapping[str, Path] | None = None,
+        user: str | None = None,
+        workdir: str | None = None,
+    ) -> None:
+        """Prepare it. `user` is UID:GID; without it and `workdir` they are the image's."""
         self.image, self.arguments, self.mounts = image, arguments, mounts or {}
+        self.user, self.workdir = user, workdir
         self.folder = Path(tempfile.mkdtemp(prefix="plane-webhook-image-"))
         self.out, self.err = self.folder / "out", self.folder / "err"
 
@@ -38,12 +47,18 @@ class Container(Startable):
         root = self.folder / "root"
         self.image.unpack(root)
         configuration = self.image.configuration()
-        uid, gid = map(int, configuration["User"].split(":"))
+        uid, gid = map(int, (self.user or configuration["User"]).split(":"))
         options = ["--bind", str(root), "/", "--proc", "/proc", "--dev", "/dev", "--unshare-ipc", "--unshare-uts"]
         for path, source in self.mounts.items():
             (root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)  # bubblewrap would make it for root only
             options += ["--bind", str(source), path]
-        options += ["--remount-ro", "/", "--chdir", configuration.get("WorkingDir") or "/", "--clearenv"]
+        options += [
+            "--remount-ro",
+            "/",
+            "--chdir",
+            self.workdir or configuration.get("WorkingDir") or "/",
+            "--clearenv",
+        ]
         for variable in configuration["Env"]:
             options += ["--setenv", *variable.split("=", 1)]
         options += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
@@ -63,7 +78,13 @@ class Container(Startable):
         return {name: value.strip() for name, value in (line.split(":", 1) for line in lines)}
 
 
-def run(image: Layout, *arguments: str, mounts: Mapping[str, Path] | None = None) -> tuple[int, str, str]:
+def run(
+    image: Layout,
+    *arguments: str,
+    mounts: Mapping[str, Path] | None = None,
+    user: str | None = None,
+    workdir: str | None = None,
+) -> tuple[int, str, str]:
     """Run a container to its end; return its exit code and what it printed on stdout and stderr."""
-    with Container(image, *arguments, mounts=mounts) as container:
+    with Container(image, *arguments, mounts=mounts, user=user, workdir=workdir) as container:
         return container.process.wait(60), container.out.read_text(), container.err.read_text()

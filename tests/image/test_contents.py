@@ -1,0 +1,71 @@
+"""Which packages the image has and under which licences: a bill of materials by CycloneDX's own tool."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.ourimage import REPOSITORY
+
+pytestmark = pytest.mark.lab
+
+# Licences that let anybody ship the package unchanged beside our own code, by their SPDX names. Another one is to be
+# read by a person first, and added here or its package left out.
+ALLOWED = {"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "MIT", "MIT-0", "PSF-2.0"}
+ALLOWED |= {
+    "License :: OSI Approved :: Apache Software License"
+}  # uvloop's, beside MIT: a classifier without a version
+
+
+@pytest.fixture(scope="module")
+def components(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The components of the image's environment."""
+    folder = tmp_path_factory.mktemp("sbom")
+    (site,) = root.glob("venv/lib/python3*/site-packages")
+    asked = folder / "python"  # the tool asks a Python where its packages are; the image's knows only its own paths
+    asked.write_text(f"#!/bin/sh\nprintf '%s' '{json.dumps([str(site)])}'\n")
+    asked.chmod(asked.stat().st_mode | stat.S_IXUSR)
+    bill = folder / "sbom.json"
+    tool = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--validate"]
+    done = subprocess.run(
+        [*tool, "--output-file", bill, asked],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONWARNINGS": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, Any]] = json.loads(bill.read_text())["components"]
+    return found
+
+
+def test_it_has_the_locked_packages_and_our_own(components: list[dict[str, Any]]) -> None:
+    locked = set(re.findall(r"^(\S+)==(\S+)", (REPOSITORY / "requirements/runtime.txt").read_text(), re.MULTILINE))
+    found = {(re.sub(r"[-_.]+", "-", each["name"]).lower(), each["version"]) for each in components}
+    assert found == locked | {("plane-webhook", "0.1.0")}
+
+
+def test_every_licence_is_one_of_those_allowed(components: list[dict[str, Any]]) -> None:
+    named = {each["name"]: _licences(each) for each in components}
+    assert {name: licences for name, licences in named.items() if not licences or licences - ALLOWED} == {}
+
+
+def _licences(component: dict[str, Any]) -> set[str]:
+    """The SPDX names of an expression, or of each licence that is listed: its own words where it has none."""
+    found: set[str] = set()
+    for entry in component.get("licenses", []):
+        if "expression" in entry:
+            found |= set(re.findall(r"[^\s()]+", entry["expression"])) - {"AND", "OR"}
+        else:
+            licence = entry["license"]
+            found.add(licence.get("id") or licence.get("name"))
+    return found
