@@ -134,6 +134,19 @@ def _operate(options: argparse.Namespace) -> int:
     return operate(api, load(options.config), told)
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from webhook.cluster import doctor  # noqa: PLC0415
+    from webhook.cluster.api import Api, ApiError  # noqa: PLC0415
+
+    try:
+        api = Api.connect(options.kubeconfig, options.context)
+        found = doctor.examine(api, options.webhook_namespace, options.namespace)
+    except ApiError as error:
+        raise _InputError(f"could not look: {error}") from error
+    print((doctor.as_json if options.output == "json" else doctor.shown)(found))
+    return NOTHING if any(each.kind == "problem" for each in found) else OK
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="plane-webhook", description="Makes Plane's pods publish every background task."
@@ -174,6 +187,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     operator.add_argument("--host", default="0.0.0.0", help="address for metrics (default: %(default)s)")  # noqa: S104
     operator.add_argument("--metrics-port", type=_port, default=9090, help="plain HTTP port (default: %(default)s)")
+
+    doctor = command("doctor", _doctor, "say what is wrong in a cluster, and how to put it right; changes nothing")
+    doctor.add_argument("-n", "--namespace", metavar="NAME", help="Plane's (default: all that are opted in)")
+    doctor.add_argument(
+        "--webhook-namespace", default="plane-webhook", metavar="NAME", help="the webhook's (default: %(default)s)"
+    )
+    doctor.add_argument(
+        "--kubeconfig", type=Path, metavar="FILE", help="whose rights (default: KUBECONFIG, as kubectl)"
+    )
+    doctor.add_argument("--context", metavar="NAME", help="the kubeconfig's context (default: the current one)")
+    doctor.add_argument("--output", choices=("text", "json"), default="text", help="(default: %(default)s)")
 
     preview = command("preview", _preview, "show what the webhook would do to the workloads in manifests")
     takes_config(preview)

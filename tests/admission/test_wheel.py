@@ -28,6 +28,7 @@ webhook/cluster/__init__.py
 webhook/cluster/api.py
 webhook/cluster/census.py
 webhook/cluster/certificates.py
+webhook/cluster/doctor.py
 webhook/cluster/endpoints.py
 webhook/cluster/exporter.py
 webhook/cluster/installed.py

@@ -13,9 +13,13 @@ from lab.controlplane.programs import WANTED, binary
 from lab.webhook import Webhook
 from tests.e2e.idling import Idling
 from tests.e2e.idling import idling as background
+from tests.e2e.operating import installed, operate, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+__all__ = ["installed", "operate", "serving"]  # fixtures
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -10,12 +10,16 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from lab.process import Process, Startable, free_port, wait_for
-from lab.webhook import COMMAND
+from lab.webhook import COMMAND, Webhook
+from tests.e2e.cluster import create
 
 if TYPE_CHECKING:
     from lab.controlplane import ControlPlane
@@ -24,6 +28,9 @@ OWN = "plane-webhook"
 ACCOUNT = "plane-webhook-operate"
 SECRET = "plane-webhook-tls"
 REPLICA = "replica.lab.test"
+
+MANIFESTS = Path(__file__).parents[2] / "manifests/operate"
+APPLY = ("apply", "--server-side", "--validate=strict", "-k", MANIFESTS)
 
 
 class Operate(Startable):
@@ -96,6 +103,58 @@ def account_kubeconfig(plane: ControlPlane, account: str, path: Path) -> Path:
     config["users"][0]["user"] = {"token": plane.kubectl("-n", OWN, "create", "token", account).strip()}
     path.write_text(json.dumps(config))
     return path
+
+
+@pytest.fixture(scope="module")
+def installed(controlplane: ControlPlane) -> Iterator[ControlPlane]:
+    controlplane.kubectl(*APPLY)
+    wait_for(lambda: create(controlplane, OWN, bare(), dry_run=True).is_success, 30, "pods can be made")
+    yield controlplane
+    controlplane.kubectl("delete", "-k", MANIFESTS, "--wait=false", "--ignore-not-found")
+    gone = ("get", "namespace", OWN, "--ignore-not-found", "-o", "name")
+    wait_for(lambda: not controlplane.kubectl(*gone), 60, "the namespace is gone")
+
+
+@pytest.fixture(scope="module")
+def operate(installed: ControlPlane) -> Iterator[Operate]:
+    with Operate(installed) as running:
+        wait_for(lambda: secret(installed), 30, "a Secret", need=[running.process])
+        yield running
+
+
+@pytest.fixture(scope="module")
+def serving(
+    controlplane: ControlPlane, operate: Operate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Webhook]:
+    """A webhook that gets its certificate from the Secret, and that the API server and `operate` reach."""
+    folder = tmp_path_factory.mktemp("tls")
+    with Kubelet(controlplane, folder):
+        wait_for((folder / "tls.key").exists, 10, "the files", need=[operate.process])
+        with Webhook(cert_dir=folder) as webhook:
+            controlplane.local_service(OWN, OWN)
+            controlplane.apply(
+                {
+                    "apiVersion": "discovery.k8s.io/v1",
+                    "kind": "EndpointSlice",
+                    "metadata": {"name": OWN, "namespace": OWN, "labels": {"kubernetes.io/service-name": OWN}},
+                    "addressType": "FQDN",  # loopback addresses are refused
+                    "endpoints": [{"addresses": [REPLICA], "conditions": {"ready": True}}],
+                    "ports": [{"name": "https", "port": webhook.port}],
+                }
+            )
+            port = {"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": webhook.port}
+            controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps([port]))
+            yield webhook
+
+
+def bare() -> dict[str, Any]:
+    """A pod that Pod Security `restricted` takes."""
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    security["seccompProfile"] = {"type": "RuntimeDefault"}
+    return {
+        "metadata": {"name": "bare"},
+        "spec": {"containers": [{"name": "x", "image": "x", "securityContext": security}]},
+    }
 
 
 def main() -> int:

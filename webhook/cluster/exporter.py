@@ -57,8 +57,9 @@ class Exporter:
                 self.pods.labels(namespace, state.value).set(counts[namespace, state])
 
     def forget(self) -> None:
-        """Who stands by knows nothing of pods."""
+        """Who stands by knows nothing of pods, and says nothing against the registration."""
         self.pods.clear()
+        self.registered.set(1)
 
     def passed(self) -> None:
         """A pass is over, well or not."""

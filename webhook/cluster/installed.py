@@ -14,7 +14,7 @@ from webhook.cluster.certificates import FILES, Files
 from webhook.cluster.registration import NAME
 
 MANAGER = "plane-webhook-operate"
-_REGISTRATION = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{NAME}"
+REGISTRATION = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{NAME}"
 WEBHOOK = f"inject.pods.{NAME}"
 
 
@@ -49,7 +49,7 @@ class Registration:
         self._api = api
         self.webhook: Mapping[str, Any] | None = None
         self._owned = False
-        found = api.find(_REGISTRATION)
+        found = api.find(REGISTRATION)
         if found is None:
             return
         registration = msgspec.json.decode(found)
@@ -89,7 +89,7 @@ class Registration:
             "metadata": {"name": NAME, "resourceVersion": self._version},
             "webhooks": [webhook],
         }
-        self._api.apply(_REGISTRATION, manifest, manager=MANAGER)
+        self._api.apply(REGISTRATION, manifest, manager=MANAGER)
 
 
 def _decoded(text: str) -> bytes:
