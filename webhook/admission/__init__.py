@@ -80,8 +80,9 @@ def answer(body: bytes, settings: Settings) -> Answer:
         decision = decide(pod, profile, size=size)
     patch = injection.encoded(decision.injection) if decision.injection else b""
     metadata = pod.metadata if pod else None
+    warnings = decision.warnings
     return Answer(
-        body=review.response(request.uid, reason=decision.reason, patch=patch, warnings=decision.warnings),
+        body=review.response(request.uid, reason=decision.reason, patch=patch, warnings=warnings),
         uid=request.uid,
         namespace=request.namespace or "",
         name=request.name or (metadata and (metadata.name or metadata.generate_name)) or "",
@@ -89,7 +90,7 @@ def answer(body: bytes, settings: Settings) -> Answer:
         reason=decision.reason,
         workload=decision.workload,
         container=decision.container,
-        warnings=decision.warnings,
+        warnings=warnings,
         risks=tuple(risk.value for risk in decision.risks),
     )
 

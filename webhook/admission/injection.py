@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 from webhook import __version__, payload
@@ -136,13 +137,15 @@ def _part(target: Target, profile: Profile, *, again: bool, mount: str) -> Part:
     )
 
 
-def variables(profile: Profile, workload: str) -> dict[str, str]:
+@lru_cache(maxsize=256)  # the same for each pod of a workload
+def variables(profile: Profile, workload: str) -> Mapping[str, str]:
     """The variables for a workload: gunicorn's are the API's alone."""
-    return {
+    found = {
         name: value
         for name, value in profile.env.variables().items()
         if workload == "api" or not name.startswith("GUNICORN_")
     }
+    return MappingProxyType(found)
 
 
 def risks(target: Target, pod: Pod, profile: Profile) -> list[Risk]:
@@ -201,7 +204,7 @@ def prefix(part: Part, profile: Profile) -> list[str]:
         "digest": profile.digest,
         "workload": part.workload,  # guard.sh and shim.sh look for it as json.dumps writes it
         "precedence": profile.precedence,
-        "env": wanted,
+        "env": dict(wanted),
         "kept": list(part.kept),
         "publish": profile.publish.model_dump(mode="json"),
     }

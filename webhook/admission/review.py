@@ -163,14 +163,16 @@ def patch_field(operations: list[dict[str, Any]]) -> bytes:
 
 def response(uid: str, *, reason: str, patch: bytes = b"", warnings: tuple[str, ...] = ()) -> bytes:
     """Encode the AdmissionReview that allows the pod; `patch` is what `patch_field` made."""
+    said = (b'},"warnings":', _encode(warnings)) if warnings else (b"}",)
+    changed = (b',"patchType":"JSONPatch","patch":"', patch, b'"') if patch else ()  # joined once: it is long
     return b"".join(
         (
             b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":',
             _encode(uid),
             b',"allowed":true,"auditAnnotations":{"reason":',
             _encode(reason),
-            b'},"warnings":' + _encode(warnings) if warnings else b"}",
-            b',"patchType":"JSONPatch","patch":"' + patch + b'"' if patch else b"",
+            *said,
+            *changed,
             b"}}",
         )
     )
