@@ -36,6 +36,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("minutes_allowed")]
 GRACE = 30  # seconds; Kubernetes' default, which Plane's charts leave
 RATE = 5  # pods created a second
 EXPORTS = 20
+RESTRICTED = {"restricted": True, "readOnlyRoot": True, "tmp": True}
 
 LOOK = """
 import json, os
@@ -71,16 +72,29 @@ def release(certificates: Path, node: Node, image: Image, redis: Redis) -> Itera
         yield made
 
 
-@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
-def test_what_is_injected_runs_and_is_in_effect(release: Release, shell: Shell) -> None:
-    release.upgrade(shell)
+@pytest.mark.parametrize(
+    ("shell", "settings"),
+    [
+        pytest.param("dash", {}, id="dash"),
+        pytest.param("bash", {}, id="bash"),
+        pytest.param("busybox", RESTRICTED, id="busybox, restricted, user 1000, read-only root"),
+    ],
+)
+def test_what_is_injected_runs_and_is_in_effect(release: Release, shell: Shell, settings: dict[str, bool]) -> None:
+    if settings:
+        release.node.kubectl("label", "namespace", "plane", "pod-security.kubernetes.io/enforce=restricted")
+    release.upgrade(shell, **settings)
     for workload, kind in INJECTED.items():
         pod = release.pod(workload)
         assert pod["metadata"]["annotations"][SHORT] == kind
         assert "plane-webhook: in effect" in release.logs(pod)
-        name = pod["metadata"]["name"]
-        proof = release.node.kubectl("-n", "plane", "exec", name, "--", "/plane-webhook/proof")
+        proof = release.execute(pod, "/plane-webhook/proof")
         assert json.loads(proof)["in_effect"]
+        if settings:
+            assert release.execute(pod, "sh", "-c", "id -u; touch /x 2>/dev/null || echo read-only").split() == [
+                "1000",
+                "read-only",
+            ]
     done = release.export()
     wait_for(lambda: release.status(done) == "completed", 30, "the export arrives")
 
