@@ -43,6 +43,8 @@ class Forwarder:
 
     def __init__(self, pid: int | None = None) -> None:
         self._loop = asyncio.new_event_loop()
+        self._carried: set[asyncio.Task[None]] = set()  # a loop alone doesn't keep its tasks
+        self._servers: list[asyncio.Server] = []
         started = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(pid, started), daemon=True, name="lab-forwarder")
         self._thread.start()
@@ -51,8 +53,13 @@ class Forwarder:
     def add(self, at: socket.socket, to: tuple[str, int]) -> None:
         """Lead what connects to the listener `at` to the address `to`."""
 
+        def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = self._loop.create_task(_carry(reader, writer, to))
+            self._carried.add(task)
+            task.add_done_callback(self._carried.discard)
+
         async def serve() -> None:
-            await asyncio.start_server(lambda reader, writer: _carry(reader, writer, to), sock=at)
+            self._servers.append(await asyncio.start_server(take, sock=at))
 
         asyncio.run_coroutine_threadsafe(serve(), self._loop).result()
 

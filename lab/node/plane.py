@@ -55,7 +55,9 @@ class Release:
                 },
             }
         )
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.node.forward((SERVICE, 80))}", timeout=30)
+        url = f"http://127.0.0.1:{self.node.forward((SERVICE, 80))}"
+        # Each request finds its pod anew: a kept connection ends with the pod that it led to.
+        self.http = httpx.Client(base_url=url, timeout=30, limits=httpx.Limits(max_keepalive_connections=0))
 
     def upgrade(self, shell: Shell, **settings: Any) -> None:
         """`helm upgrade --install --wait` it to the image with that shell."""
@@ -83,6 +85,10 @@ class Release:
 
     def logs(self, pod: dict[str, Any], *words: str) -> str:
         return self.node.kubectl("-n", self.namespace, "logs", pod["metadata"]["name"], *words)
+
+    def execute(self, pod: dict[str, Any], *words: str) -> str:
+        """`kubectl exec` it. LabError unless it exits 0."""
+        return self.node.kubectl("-n", self.namespace, "exec", pod["metadata"]["name"], "--", *words)
 
     def export(self) -> str:
         """Ask for an export as a browser does; return its id. httpx.HTTPStatusError where Plane says no."""

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("minutes_allowed")]
 
 GRACE = 30  # seconds; Kubernetes' default, which Plane's charts leave
 RATE = 5  # pods created a second
-EXPORTS = 20
+RESTRICTED = {"restricted": True, "readOnlyRoot": True, "tmp": True}
 
 LOOK = """
 import json, os
@@ -71,16 +71,29 @@ def release(certificates: Path, node: Node, image: Image, redis: Redis) -> Itera
         yield made
 
 
-@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
-def test_what_is_injected_runs_and_is_in_effect(release: Release, shell: Shell) -> None:
-    release.upgrade(shell)
+@pytest.mark.parametrize(
+    ("shell", "settings"),
+    [
+        pytest.param("dash", {}, id="dash"),
+        pytest.param("bash", {}, id="bash"),
+        pytest.param("busybox", RESTRICTED, id="busybox, restricted, user 1000, read-only root"),
+    ],
+)
+def test_what_is_injected_runs_and_is_in_effect(release: Release, shell: Shell, settings: dict[str, bool]) -> None:
+    if settings:
+        release.node.kubectl("label", "namespace", "plane", "pod-security.kubernetes.io/enforce=restricted")
+    release.upgrade(shell, **settings)
     for workload, kind in INJECTED.items():
         pod = release.pod(workload)
         assert pod["metadata"]["annotations"][SHORT] == kind
         assert "plane-webhook: in effect" in release.logs(pod)
-        name = pod["metadata"]["name"]
-        proof = release.node.kubectl("-n", "plane", "exec", name, "--", "/plane-webhook/proof")
+        proof = release.execute(pod, "/plane-webhook/proof")
         assert json.loads(proof)["in_effect"]
+        if settings:
+            assert release.execute(pod, "sh", "-c", "id -u; touch /x 2>/dev/null || echo read-only").split() == [
+                "1000",
+                "read-only",
+            ]
     done = release.export()
     wait_for(lambda: release.status(done) == "completed", 30, "the export arrives")
 
@@ -134,24 +147,6 @@ def test_a_rolling_restart_of_ours_misses_no_pod_that_is_created(release: Releas
     assert made > 10 * RATE / 2
     assert missed == []
     assert node.failed_calls(WEBHOOK) == failed
-
-
-def test_a_drained_node_loses_no_task_that_waits_in_the_spool(release: Release) -> None:
-    node = release.node
-    release.broker.kill()
-    exports = [release.export() for _ in range(EXPORTS)]
-    # All but ours: of two replicas the PodDisruptionBudget lets one go, and there is no other node for it.
-    others = ("--pod-selector", "app.kubernetes.io/name!=plane-webhook")
-    node.kubectl("drain", "node", "--delete-emptydir-data", "--timeout=100s", *others)
-    assert node.pods("plane", f"app.name={release.label(API)}")[0]["status"]["phase"] == "Pending"
-    release.broker.start()
-    node.kubectl("uncordon", "node")
-    node.wait_ready("plane", f"app.name in ({release.label(API)}, {release.label(WORKER)})", timeout=90)
-
-    def lost() -> list[str]:
-        return [each for each in exports if release.status(each) != "completed"]
-
-    wait_for(lambda: not lost(), 60, "each export arrives")
 
 
 def test_the_simulated_kubelet_does_as_the_real_one(node: Node, image: Image) -> None:

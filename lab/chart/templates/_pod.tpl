@@ -20,12 +20,17 @@ spec:
     runAsUser: 1000
     seccompProfile: {type: RuntimeDefault}
   {{- end }}
-  {{- if .s3ca }}
+  {{- if or .s3ca .root.Values.tmp }}
   volumes:
+    {{- if .s3ca }}
     - name: s3-custom-ca
       projected:
         sources:
           - secret: {name: {{ .root.Release.Name }}-s3-ca, items: [{key: ca.crt, path: ca.crt}]}
+    {{- end }}
+    {{- if .root.Values.tmp }}
+    - {name: tmp, emptyDir: {}}
+    {{- end }}
   {{- end }}
   {{- if .job }}
   restartPolicy: OnFailure
@@ -59,9 +64,14 @@ spec:
         {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- end }}
-      {{- if .s3ca }}
+      {{- if or .s3ca .root.Values.tmp }}
       volumeMounts:
+        {{- if .s3ca }}
         - {name: s3-custom-ca, mountPath: /s3-custom-ca, readOnly: true}
+        {{- end }}
+        {{- if .root.Values.tmp }}
+        - {name: tmp, mountPath: /tmp}
+        {{- end }}
       {{- end }}
       {{- if .serves }}
       readinessProbe:
