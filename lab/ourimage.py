@@ -39,21 +39,21 @@ def image() -> Layout:
 
     LabError says what is missing where it can't be built: Debian, root, or buildah.
     """
-    packages = _packages()
-    path = cache.folder("webhook-image", _digest(packages)) / "oci"
-    cache.made(path, lambda folder: build(folder, packages), what="image of plane-webhook", takes="about 30 s")
+    taken = packages()
+    path = cache.folder("webhook-image", _digest(taken)) / "oci"
+    cache.made(path, lambda folder: build(folder, taken), what="image of plane-webhook", takes="about 30 s")
     return Layout(path)
 
 
-def build(layout: Path, packages: dict[str, list[debian.Package]] | None = None) -> Layout:
+def build(layout: Path, taken: dict[str, list[debian.Package]] | None = None) -> Layout:
     """Build it anew, whatever the cache has, and return it as an OCI layout in the folder `layout`."""
-    packages = packages or _packages()
-    wheels = _wheels(packages)
+    taken = taken or packages()
+    wheels = _wheels(taken)
     with _buildah() as buildah, tempfile.TemporaryDirectory(prefix="plane-webhook-base-") as temporary:
         bases = []
-        for name, taken in packages.items():
+        for name, of_debian in taken.items():
             root = Path(temporary, name)
-            debian.make(root, taken)
+            debian.make(root, of_debian)
             file = root.with_suffix(".Dockerfile")
             file.write_text("FROM scratch\nCOPY . /\n")
             buildah("build", "--timestamp=0", f"--file={file}", f"--tag=lab/{name.lower()}", root)
@@ -66,15 +66,15 @@ def build(layout: Path, packages: dict[str, list[debian.Package]] | None = None)
     return Layout(layout)
 
 
-def _packages() -> dict[str, list[debian.Package]]:
-    """Return the Debian packages of each base."""
+def packages() -> dict[str, list[debian.Package]]:
+    """Return the Debian packages of each base; LabError says why no image can be built here, where none can."""
     ensure_packages("buildah", "python3-venv", "dash")
     return {name: debian.closure(wanted) for name, wanted in BASES.items()}
 
 
-def _digest(packages: dict[str, list[debian.Package]]) -> str:
+def _digest(taken: dict[str, list[debian.Package]]) -> str:
     """Return a name for all that goes into the image."""
-    found = hashlib.sha256(f"{RECIPE} {packages} {PIP}".encode())
+    found = hashlib.sha256(f"{RECIPE} {taken} {PIP}".encode())
     for name in CONTEXT:
         path = REPOSITORY / name
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
@@ -83,9 +83,9 @@ def _digest(packages: dict[str, list[debian.Package]]) -> str:
     return found.hexdigest()[:12]
 
 
-def _wheels(packages: dict[str, list[debian.Package]]) -> Path:
+def _wheels(taken: dict[str, list[debian.Package]]) -> Path:
     """Return a folder with the locked packages, built for the base's Python."""
-    version = next(package.version for package in packages["BASE"] if package.name == "python3")
+    version = next(package.version for package in taken["BASE"] if package.name == "python3")
     minor = ".".join(version.split(".")[:2])
     locks = [REPOSITORY / name for name in LOCKS]
     digest = hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest()[:12]

@@ -198,7 +198,7 @@ def test_without_a_registration_nothing_is_made() -> None:
     assert "apply the manifests again" in action.why
 
 
-@pytest.mark.parametrize("bundle", [b"", b"no certificate", CUT])
+@pytest.mark.parametrize("bundle", [b"", b"no certificate", CUT], ids=["empty", "no certificate", "cut"])
 def test_a_bundle_that_is_edited_is_mended_at_once(bundle: bytes) -> None:
     assert plan(replace(SEEN, files=GOOD, bundle=bundle), host=HOST, now=START) == Trust(
         GOOD["ca.crt"], "an authority is not trusted yet"

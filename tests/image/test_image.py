@@ -27,9 +27,9 @@ UID = 65532
 SITE = "venv/lib/python3*/site-packages"
 TLS, CONFIGURATION = "/var/run/plane-webhook/tls", "/etc/plane-webhook"  # where the manifests mount them
 
-# In bytes, unpacked, above the base: 55 MB now, of which cryptography has 16, uvloop 14, pydantic 9 and what Python
-# compiled 9. A third of room for new versions; what is more than that is a package that nobody meant to ship.
-SIZE = 75_000_000
+# In bytes, unpacked, above the base: 96 MB now, of which the kubernetes client has 25, cryptography 16, uvloop 14 and aiohttp,
+# which that client wants, 9. Some room for new versions; what is more than that is a package that nobody meant to ship.
+SIZE = 110_000_000
 # What would let somebody build or fetch a program in it.
 TOOLS = re.compile(r"(pip|ensurepip|setuptools|hatchling|uv|apt|dpkg|gcc|cc|ld|make|git|curl|wget|perl)[\d.-]*|.*\.whl")
 SHELLS = {"sh", "ash", "bash", "dash", "busybox"}
@@ -85,6 +85,14 @@ def test_without_arguments_it_explains_itself(built: Layout) -> None:
     code, out, err = run(built)
     assert (code, err) == (0, "")
     assert out.startswith("usage: plane-webhook")
+
+
+def test_what_operate_and_doctor_import_is_there(built: Layout) -> None:
+    """Much of the kubernetes client is left out of the image."""
+    code, _, err = run(built, "operate", "--namespace", "plane-webhook")
+    assert code != 0
+    assert "Traceback" not in err
+    assert "cluster" in err
 
 
 @pytest.fixture
