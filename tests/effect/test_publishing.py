@@ -920,7 +920,7 @@ def test_of_several_processes_one_delivers_at_a_time_and_each_task_once(
             assert its == [f"{client.process.pid}-{n}" for n in range(100)]
     finally:
         for client in clients:
-            client.__exit__()
+            client.log()
 
 
 def test_what_a_killed_process_left_is_delivered_by_the_next(
