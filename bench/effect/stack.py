@@ -252,7 +252,7 @@ class Stack(Startable):
 
     def score(self) -> Score:
         """Take what arrived out of the queue, compare, and forget the shots."""
-        self._wait_for_late_ones()
+        self.settle()
         messages = self._take()
         arrived, tokens = Counter(each for each, _ in messages), set().union(*(named for _, named in messages))
         score = Score(publishes=len(self.shots), duplicates=arrived.total() - len(arrived))
@@ -282,7 +282,7 @@ class Stack(Startable):
         RabbitMQ confirms, and does not return, what it routes to a queue in the moment in which that is deleted: 4 of
         3,288 publishes in 22 deletions. That is no fault of a publisher's, so nothing may be under way.
         """
-        self._wait_for_late_ones()
+        self.settle()
         while True:  # what comes between the two must not go with the queue
             self.drain()
             try:
@@ -346,7 +346,7 @@ class Stack(Startable):
         taken, self._arrived = self._arrived, []
         return taken
 
-    def _wait_for_late_ones(self) -> None:
+    def settle(self) -> None:
         """Return when all that was answered 200 has arrived, or when nothing of it arrives any more."""
         wanted = {each for shot in self.shots if shot.status == http.HTTPStatus.OK for each in shot.ids}
         missing, quiet = len(wanted) + 1, time.monotonic() + QUIET

@@ -1,4 +1,4 @@
-"""plane-webhook on the node as an operator has it: an image, a certificate, manifests/chart, `helm install`."""
+"""plane-webhook on the node as an operator has it: an image, manifests/chart, `helm install`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from lab import cache
 from lab import images as planes
 from lab.node import images
-from lab.webhook import command
+from lab.process import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ REPO = Path(__file__).parents[2]
 CHART = REPO / "manifests/chart"
 NAMESPACE = "plane-webhook"
 REPOSITORY, TAG = "lab/plane-webhook", "0.1.0"
-READY = 60.0  # seconds; 4 alone on two cores
+READY = 90.0  # seconds; about 20 alone on two cores: the certificate is made meanwhile
 
 
 def image() -> images.Image:
@@ -57,23 +57,21 @@ def image() -> images.Image:
 
 
 @contextmanager
-def installed(node: Node, *values: str) -> Iterator[Path]:
-    """Install it as README says, and uninstall it when the block ends. Gives the folder with the certificates."""
+def installed(node: Node, *values: str) -> Iterator[None]:
+    """Install it as README says, and uninstall it when the block ends: `operate` makes the certificate."""
     node.registry.add(f"{REPOSITORY}:{TAG}", image())
-    with tempfile.TemporaryDirectory() as name:
-        tls = Path(name, "tls")
-        command("certs", "issue", "--dir", tls, "--host", f"plane-webhook.{NAMESPACE}.svc")
-        node.helm(
-            *("install", "plane-webhook", CHART, "--namespace", NAMESPACE, "--create-namespace"),
-            *("--set", f"image.repository={REPOSITORY},image.tag={TAG}"),
-            *("--set-file", f"certificates.caBundle={tls / 'ca.crt'}", *values),
-        )
-        files = [f"--from-file={tls / file}" for file in ("tls.crt", "tls.key", "ca.crt")]
-        node.kubectl("-n", NAMESPACE, "create", "secret", "generic", "plane-webhook-tls", *files)
-        node.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/plane-webhook", f"--timeout={READY:g}s")
-        yield tls
-        node.helm("uninstall", "plane-webhook", "--namespace", NAMESPACE)
-        node.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    node.helm(
+        *("install", "plane-webhook", CHART, "--namespace", NAMESPACE, "--create-namespace"),
+        *("--set", f"image.repository={REPOSITORY},image.tag={TAG}", *values),
+    )
+    for deployment in ("plane-webhook-operate", "plane-webhook"):
+        node.kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{deployment}", f"--timeout={READY:g}s")
+    bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}"
+    asked = ("get", "mutatingwebhookconfiguration", "plane-webhook", "-o", bundle)
+    wait_for(lambda: node.kubectl(*asked), READY, "operate fills in the registration")
+    yield
+    node.helm("uninstall", "plane-webhook", "--namespace", NAMESPACE)
+    node.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
 
 
 def _install(folder: Path) -> None:

@@ -25,7 +25,6 @@ from tests.e2e.cluster import INJECT, SHORT, WEBHOOK, api_pod, create, injected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from lab.images import Image
     from lab.node import Node
@@ -56,13 +55,13 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def certificates(node: Node) -> Iterator[Path]:
-    with ours.installed(node) as folder:
-        yield folder
+def webhook(node: Node) -> Iterator[None]:
+    with ours.installed(node):
+        yield
 
 
 @pytest.fixture(scope="module")
-def release(certificates: Path, node: Node, image: Image, redis: Redis) -> Iterator[Release]:  # noqa: ARG001
+def release(webhook: None, node: Node, image: Image, redis: Redis) -> Iterator[Release]:  # noqa: ARG001
     """A Plane-like release with its own broker and database, injected, as images with busybox run it."""
     with Broker() as broker, Postgres() as postgres:
         made = Release(node, node.namespace("plane", INJECT), broker, redis, postgres)
