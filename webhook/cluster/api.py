@@ -6,8 +6,7 @@ plugins, proxies. Its models are left alone: they cost tens of MB and drop field
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import urllib3
 from webhook import __version__
 
 # Seconds to connect, and between two bytes of an answer. An API server that is asked for one object needs milliseconds.
-TIMEOUT = (5.0, 10.0)
+TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
 
 
@@ -65,7 +64,7 @@ class Api:
                 )
         except Exception as error:  # the client raises whatever its parts raise
             raise ApiError(
-                f"no cluster to talk to: {error}. Name a kubeconfig with --kubeconfig or KUBECONFIG"
+                f"no cluster to talk to: {str(error).rstrip('.')}. Name a kubeconfig with --kubeconfig or KUBECONFIG"
             ) from error
         return cls(configuration)
 
@@ -93,52 +92,37 @@ class Api:
         kind: str = "application/json",
     ) -> bytes:
         """The body of a successful answer. Raises ApiError."""
-        with self._ask(method, f"{path}{'?' if query else ''}{urlencode(query or {})}", body, kind) as answer:
-            return answer.data
-
-    @contextlib.contextmanager
-    def _ask(
-        self, method: str, path: str, body: bytes | None, kind: str, *, timeout: tuple[float, float] = TIMEOUT
-    ) -> Iterator[urllib3.BaseHTTPResponse]:
         headers = {"accept": "application/json", "content-type": kind, "user-agent": f"plane-webhook/{__version__}"}
+        where = f"{path}?{urlencode(query)}" if query else path
         try:
-            authorization = self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-            if authorization:
+            if authorization := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
                 headers["authorization"] = authorization
             answer = self._pool.request(
                 method,
-                f"{self._configuration.host}{path}",
+                f"{self._configuration.host}{where}",
                 body=body,
                 headers=headers,
-                timeout=urllib3.Timeout(connect=timeout[0], read=timeout[1]),
-                preload_content=False,
+                timeout=TIMEOUT,
                 redirect=False,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ApiError(f"{method} {path}: no answer: {_short(error)}") from error
-        try:
-            if answer.status >= HTTPStatus.BAD_REQUEST:
-                raise ApiError(f"{method} {path}: {_message(answer)}", answer.status)
-            yield answer
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            answer.close()
-            raise ApiError(f"{method} {path}: broken off: {_short(error)}") from error
-        finally:
-            answer.release_conn()
+            raise ApiError(f"{method} {where}: no answer: {_short(error)}") from error
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise ApiError(f"{method} {where}: {answer.status} {_message(answer.data)}".strip(), answer.status)
+        data: bytes = answer.data
+        return data
 
 
 class _Status(msgspec.Struct):
     message: str = ""
 
 
-def _message(answer: urllib3.BaseHTTPResponse) -> str:
+def _message(body: bytes) -> str:
     """What a failure says of itself: the API server sends a Status."""
-    body = answer.data
     try:
-        said = msgspec.json.decode(body, type=_Status).message
+        return msgspec.json.decode(body, type=_Status).message
     except msgspec.MsgspecError:
-        said = body[:200].decode(errors="replace")
-    return f"{answer.status} {said}".strip()
+        return body[:200].decode(errors="replace")
 
 
 def _short(error: BaseException) -> str:

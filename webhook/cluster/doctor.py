@@ -23,12 +23,11 @@ from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import Found, namespaces, pods
 from webhook.cluster.certificates import amiss
 from webhook.cluster.endpoints import SERVICE, endpoints
-from webhook.cluster.installed import REGISTRATION, WEBHOOK
+from webhook.cluster.installed import OPERATE, REGISTRATION, WEBHOOK
 from webhook.cluster.pods import State
 from webhook.cluster.registration import NAME, manifest, service
 from webhook.settings import Settings, SettingsError, parse
 
-OPERATE = "plane-webhook-operate"
 SOON = timedelta(days=14)
 # The fields of the registration that are made of the configuration and of nothing else.
 _FIELDS = ("rules", "namespaceSelector", "objectSelector", "matchConditions", "matchPolicy", "reinvocationPolicy")

@@ -13,7 +13,7 @@ from webhook.cluster.api import Api
 from webhook.cluster.certificates import FILES, Files
 from webhook.cluster.registration import NAME
 
-MANAGER = "plane-webhook-operate"
+OPERATE = "plane-webhook-operate"  # its Deployment, its Lease, and the manager of the fields that it sets
 REGISTRATION = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{NAME}"
 WEBHOOK = f"inject.pods.{NAME}"
 
@@ -38,7 +38,7 @@ class Secret:
         """Put these files there. Raises ApiError; a conflict if somebody wrote since it was read."""
         data = {name: base64.b64encode(content).decode() for name, content in files.items()}
         manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": self._metadata, "data": data}
-        self._api.apply(self._path, manifest, manager=MANAGER)
+        self._api.apply(self._path, manifest, manager=OPERATE)
 
 
 class Registration:
@@ -58,7 +58,7 @@ class Registration:
         ours = [each for each in registration.get("webhooks") or () if each.get("name") == WEBHOOK]
         self.webhook = ours[0] if ours else None
         for entry in metadata.get("managedFields") or ():
-            if entry.get("manager") == MANAGER:
+            if entry.get("manager") == OPERATE:
                 self._owned = "f:matchConditions" in msgspec.json.encode(entry.get("fieldsV1")).decode()
 
     @property
@@ -89,7 +89,7 @@ class Registration:
             "metadata": {"name": NAME, "resourceVersion": self._version},
             "webhooks": [webhook],
         }
-        self._api.apply(REGISTRATION, manifest, manager=MANAGER)
+        self._api.apply(REGISTRATION, manifest, manager=OPERATE)
 
 
 def _decoded(text: str) -> bytes:

@@ -25,12 +25,11 @@ from webhook.cluster.census import namespaces, pods
 from webhook.cluster.certificates import Files, Issue, Observed, Store, Trust
 from webhook.cluster.endpoints import SERVICE, endpoints, served
 from webhook.cluster.exporter import Exporter
-from webhook.cluster.installed import Registration, Secret
+from webhook.cluster.installed import OPERATE, Registration, Secret
 from webhook.cluster.lease import Lease
 from webhook.cluster.registration import condition
 from webhook.settings import Settings
 
-LEASE = "plane-webhook-operate"
 # Seconds between passes; what they read are four small objects, by name.
 INTERVAL = 5.0
 _LONGEST_WAIT = 60.0
@@ -59,7 +58,7 @@ class Operator:
         self._condition = condition(settings)
         self._host = f"{SERVICE}.{options.namespace}.svc"
         identity = f"{socket.gethostname()}-{os.getpid()}"
-        self._lease = Lease(api, options.namespace, LEASE, identity)
+        self._lease = Lease(api, options.namespace, OPERATE, identity)
         self.exporter = Exporter()
         self._pending: Files | None = None
         self._bundle_since = _Since()

@@ -13,7 +13,7 @@ import msgspec
 
 from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import Found
-from webhook.cluster.installed import MANAGER
+from webhook.cluster.installed import OPERATE
 from webhook.cluster.pods import State
 
 STATE = "plane-webhook-state"
@@ -74,7 +74,7 @@ def _event(group: Sequence[Found], digest: str) -> dict[str, Any]:
         "type": "Warning",
         "reason": {State.MISSED: "NotInjected", State.OUTDATED: "OtherSettings"}.get(judged.state, "NotCovered"),
         "message": message[:_LONGEST_MESSAGE],
-        "source": {"component": MANAGER},
+        "source": {"component": OPERATE},
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,
@@ -113,7 +113,7 @@ def publish(api: Api, namespace: str, data: dict[str, str]) -> None:
     manifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": STATE, "namespace": namespace, "labels": {"app.kubernetes.io/name": MANAGER}},
+        "metadata": {"name": STATE, "namespace": namespace, "labels": {"app.kubernetes.io/name": OPERATE}},
         "data": data,
     }
-    api.apply(f"/api/v1/namespaces/{namespace}/configmaps/{STATE}", manifest, manager=MANAGER)
+    api.apply(f"/api/v1/namespaces/{namespace}/configmaps/{STATE}", manifest, manager=OPERATE)
