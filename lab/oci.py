@@ -48,8 +48,18 @@ class Layout:
         for layer in self.layers():
             apply(layer, root)
 
+    def manifest(self) -> bytes:
+        """Return its manifest, as a registry serves it."""
+        return self._blob(self.digest).read_bytes()
+
+    def blobs(self) -> dict[str, Path]:
+        """Return by digest what its manifest names."""
+        return {
+            f"{kind.name}:{file.name}": file for kind in (self.folder / "blobs").iterdir() for file in kind.iterdir()
+        }
+
     def _manifest(self) -> dict[str, Any]:
-        manifest: dict[str, Any] = json.loads(self._blob(self.digest).read_bytes())
+        manifest: dict[str, Any] = json.loads(self.manifest())
         return manifest
 
     def _blob(self, digest: str) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -18,11 +17,12 @@ from typing import TYPE_CHECKING
 
 from lab import cache, debian
 from lab.cache import LabError, say
+from lab.images import run
 from lab.oci import Layout
 from lab.packages import ensure_packages, program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
 REPOSITORY = Path(__file__).parents[1]
 LOCKS = ("requirements/build.txt", "requirements/runtime.txt")
@@ -94,7 +94,7 @@ def _wheels(taken: dict[str, list[debian.Package]]) -> Path:
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--dest", str(folder)]
         pip += ["--python-version", minor, "--only-binary=:all:", "--require-hashes"]
         for lock in locks:
-            _run([*pip, "--requirement", str(lock)])
+            run(*pip, "--requirement", lock)
 
     path = cache.folder("wheels", f"py{minor}-{digest}") / "all"
     return cache.made(path, download, what=f"packages of the image, for Python {minor}", takes="about 20 s")
@@ -106,16 +106,9 @@ def _buildah() -> Iterator[Callable[..., None]]:
     folder = Path(tempfile.mkdtemp(prefix="plane-webhook-buildah-"))
     argv = [program("buildah"), f"--root={folder / 'root'}", f"--runroot={folder / 'run'}", "--storage-driver=vfs"]
     try:
-        yield lambda *words: _run([*argv, *map(str, words)])
+        yield lambda *words: run(*argv, *words)
     finally:
         shutil.rmtree(folder)
-
-
-def _run(argv: Sequence[str]) -> None:
-    run = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if run.returncode != 0:
-        end = "\n".join(f"{run.stdout}{run.stderr}".splitlines()[-20:])
-        raise LabError(f"`{' '.join(argv)}` failed:\n{end}")
 
 
 def main() -> int:

@@ -83,6 +83,10 @@ class Image:
         ]
         return json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": layers}).encode()
 
+    def blobs(self) -> dict[str, Path | bytes]:
+        """Return by digest what its manifest names."""
+        return {digest(self.config()): self.config(), **{layer.digest: layer.file for layer in self.layers}}
+
 
 def digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -16,6 +16,8 @@ from lab.node.images import MANIFEST, Image, digest
 if TYPE_CHECKING:
     import socket
 
+    from lab.oci import Layout
+
 
 class Registry:
     """Serves images over HTTP on a listening socket. May be added to at any time."""
@@ -30,11 +32,10 @@ class Registry:
         self._server.find = self.find  # type: ignore[attr-defined]
         threading.Thread(target=self._server.serve_forever, daemon=True, name="lab-registry").start()
 
-    def add(self, name: str, image: Image) -> None:
+    def add(self, name: str, image: Image | Layout) -> None:
         """Have an image under a name of the form REPOSITORY:TAG, without a registry's host."""
         manifest = image.manifest()
-        self._blobs |= {layer.digest: layer.file for layer in image.layers}
-        self._blobs[digest(image.config())] = image.config()
+        self._blobs.update(image.blobs())
         self._blobs[digest(manifest)] = manifest
         self._names[name] = digest(manifest)
 
