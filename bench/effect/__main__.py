@@ -40,22 +40,23 @@ def main() -> int:
     given = parser.parse_args()
     exit_on_sigterm()
     results = Results(given.lock, given.python)
-    chosen = [
-        cell
-        for cell in CELLS
-        if any(fnmatch.fnmatch(cell.name, pattern) for pattern in given.cells) and (cell.quick or not given.quick)
-    ]
+    cells = [cell for cell in chosen(given.cells) if cell.quick or not given.quick]
     count = given.count or (20 if given.quick else None)
     if not given.table:
         try:
             with Lab(given.contenders, lock=given.lock, python=given.python) as lab:
-                run(lab, chosen, results, count=count, again=given.again)
+                run(lab, cells, results, count=count, again=given.again)
         except LabError as error:
             say(str(error))
             return 2
     print(table(results))
     print(f"\nresults: {results.path}")
     return int(bool(failures(results)))
+
+
+def chosen(patterns: Iterable[str]) -> list[Cell]:
+    """The cells whose names match any of some shell patterns."""
+    return [cell for cell in CELLS if any(fnmatch.fnmatch(cell.name, pattern) for pattern in patterns)]
 
 
 def run(lab: Lab, cells: Iterable[Cell], results: Results, *, count: int | None = None, again: bool = False) -> None:

@@ -24,6 +24,7 @@ CELLS = [
     for name in (
         *("half-open", "write-reset", "refused", "no-queue", "alarm", "queue-full", "too-large"),
         *("broker-restart", "broker-kill-restart", "worker-half-open", "beat-half-open", "consumer-alarm"),
+        *("alarm-disk", "no-permission", "no-exchange", "connection-limit", "vhost-deleted", "user-deleted"),
     )
 ]
 PACKAGES = {str(each): each for each in (PLANES, COMBINATIONS[-1])}

@@ -71,7 +71,7 @@ def _heal(_broker: Broker, stacks: list[Stack]) -> None:
         stack.proxy.heal()
 
 
-def _flap(broker: Broker, seconds: float) -> None:
+def flap(broker: Broker, seconds: float) -> None:
     """It has been killed; start it and kill it again until the time is over, and leave it dead."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -106,7 +106,7 @@ TROUBLES = {
         lambda broker, _: broker.kill(),
         lambda broker, _: broker.start(),
         (60.0,),
-        lasts=_flap,
+        lasts=flap,
     ),
     "upgraded": Trouble(
         "broker stopped, and started again on its data",

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.effect.__main__ import run
+from bench.effect.__main__ import chosen, run
 from bench.effect.cells import BOTH, CELLS
 from bench.effect.lab import Lab
 from bench.effect.results import Results, failures, heading, report, rows
@@ -73,8 +73,10 @@ def main() -> int:
     """Run what is missing, print the table; exit code 1 if anything failed or could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench.effect.versions", description=__doc__)
     parser.add_argument("--count", type=int, default=20, help="publishes a cell")
+    parser.add_argument("--cells", nargs="+", metavar="PATTERN", help="in place of the essential ones")
     parser.add_argument("--again", action="store_true", help="measure anew what has been measured")
     given = parser.parse_args()
+    cells = chosen(given.cells) if given.cells else ESSENTIAL
     exit_on_sigterm()
     lines, wrong = [[*PACKAGES, "python", *heading(BOTH)]], []
     try:
@@ -87,9 +89,9 @@ def main() -> int:
                 with Lab(BOTH, lock=combination.lock, python=combination.python, broker=broker) as lab:
                     versions = imported(lab.image)
                     say(f"{combination}: {versions}")
-                    run(lab, ESSENTIAL, results, count=given.count, again=given.again)
-                lines += [[*versions.values(), *row] for row in rows(results, BOTH, ESSENTIAL)]
-                found = [combination.differs(versions), *failures(results, ESSENTIAL)]
+                    run(lab, cells, results, count=given.count, again=given.again)
+                lines += [[*versions.values(), *row] for row in rows(results, BOTH, cells)]
+                found = [combination.differs(versions), *failures(results, cells)]
                 wrong += [f"{combination}: {each}" for each in found if each]
     except LabError as error:
         say(str(error))

@@ -1,6 +1,7 @@
 """What reaches a release's queue in the broker, and when: a consumer of our own in place of Plane's workers.
 
-It goes past the proxies. It must not run while a worker of the release does: each message goes to one of the two.
+It goes past the proxies, and comes back when the broker itself has been away. It must not run while a worker of the
+release does: each message goes to one of the two.
 """
 
 from __future__ import annotations
@@ -15,21 +16,27 @@ from typing import TYPE_CHECKING, Self
 import amqp
 
 from bench.plane.traffic import MARK
+from lab.cache import LabError
 
 if TYPE_CHECKING:
     from lab.realplane.release import Release
 
 QUEUE = "celery"
-QUIET = 0.1  # seconds without a message, after which it looks whether it is over
+QUIET = 0.1  # seconds without a message, after which it looks whether it is over; and between two connections
+CONNECT = 10.0  # seconds
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A task's message, when it came (monotonic), and the mark of the request that it is of; empty if of none."""
+    """A task's message, when it came (monotonic), and the mark of the request that it is of; empty if of none.
+
+    `again`: the broker gives it once more, after its own end, which is not the publisher's doing.
+    """
 
     when: float
     task: str
     mark: str
+    again: bool = False
 
 
 class Arrivals:
@@ -37,24 +44,19 @@ class Arrivals:
 
     def __init__(self, release: Release) -> None:
         self.seen: list[Arrival] = []
-        self._connection = amqp.Connection(
-            f"127.0.0.1:{release.broker.port}", "guest", "guest", virtual_host=release.name, connect_timeout=10
-        )
-        self._over = threading.Event()
+        self._release = release
+        self._over, self._there = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._consume, name=f"arrivals-{release.name}", daemon=True)
 
     def __enter__(self) -> Self:
-        self._connection.connect()
-        channel = self._connection.channel()
-        channel.queue_declare(QUEUE, durable=True, auto_delete=False)  # as Celery does: nobody may have published yet
-        channel.basic_consume(QUEUE, no_ack=True, callback=self._take)
         self._thread.start()
+        if not self._there.wait(CONNECT):
+            raise LabError(f"no consumer for {self._release.name} within {CONNECT:g} s: is its broker up?")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        self._connection.close()
 
     def tasks(self) -> Counter[str]:
         """How many messages of each task there were."""
@@ -62,13 +64,30 @@ class Arrivals:
 
     def marks(self) -> Counter[str]:
         """How often each marked request's task came."""
-        return Counter(arrival.mark for arrival in self.seen if arrival.mark)
+        marks: Counter[str] = Counter()
+        for arrival in self.seen:
+            marks[arrival.mark] += not (arrival.again and marks[arrival.mark])
+        del marks[""]
+        return marks
 
     def _consume(self) -> None:
         while not self._over.is_set():
-            with suppress(TimeoutError):
-                self._connection.drain_events(timeout=QUIET)
+            with suppress(OSError, amqp.AMQPError), self._connection() as connection:
+                channel = connection.channel()
+                channel.queue_declare(QUEUE, durable=True, auto_delete=False)  # as Celery does: it may not be there yet
+                channel.basic_consume(QUEUE, callback=self._take)
+                self._there.set()
+                while not self._over.is_set():
+                    with suppress(TimeoutError):
+                        connection.drain_events(timeout=QUIET)
+            self._over.wait(QUIET)
+
+    def _connection(self) -> amqp.Connection:
+        address = f"127.0.0.1:{self._release.broker.port}"
+        return amqp.Connection(address, "guest", "guest", virtual_host=self._release.name, connect_timeout=CONNECT)
 
     def _take(self, message: amqp.Message) -> None:
         found = MARK.search(str(message.body))
-        self.seen.append(Arrival(time.monotonic(), message.headers["task"], found[0] if found else ""))
+        again = message.delivery_info["redelivered"]
+        self.seen.append(Arrival(time.monotonic(), message.headers["task"], found[0] if found else "", again))
+        message.channel.basic_ack(message.delivery_tag)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from bench.effect.trouble import flap
 from bench.plane.arrivals import Arrivals
 from bench.plane.traffic import NO_ANSWER, Traffic
 from lab.faults import SWALLOW
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from bench.plane.traffic import Kind, Request
+    from lab.broker import Broker
     from lab.realplane.release import Release
 
 BEFORE, AFTER = 2.0, 3.0  # seconds of the same load before the trouble and after it
@@ -42,6 +44,7 @@ class Trouble:
     token_rate: float
     begin: Callable[[Sequence[Release]], None]
     end: Callable[[Sequence[Release]], None]
+    lasts: Callable[[Broker, float], None] = lambda _broker, seconds: time.sleep(seconds)
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ async def _measure(releases: Sequence[Release], trouble: Trouble) -> dict[str, S
         await asyncio.sleep(BEFORE)
         struck = time.monotonic()
         await asyncio.to_thread(trouble.begin, releases)
-        await asyncio.sleep(trouble.seconds)
+        await asyncio.to_thread(trouble.lasts, releases[0].broker, trouble.seconds)
         await asyncio.to_thread(trouble.end, releases)
         healed = time.monotonic()
         await asyncio.sleep(AFTER)
@@ -206,6 +209,26 @@ def _calm(releases: Sequence[Release]) -> None:
     releases[0].broker.memory_alarm(on=False)
 
 
+def _disk_alarm(releases: Sequence[Release]) -> None:
+    releases[0].broker.disk_alarm(on=True)
+
+
+def _disk_calm(releases: Sequence[Release]) -> None:
+    releases[0].broker.disk_alarm(on=False)
+
+
+def _kill(releases: Sequence[Release]) -> None:
+    releases[0].broker.kill()
+
+
+def _stop(releases: Sequence[Release]) -> None:
+    releases[0].broker.stop()
+
+
+def _start(releases: Sequence[Release]) -> None:
+    releases[0].broker.start()
+
+
 # Loads under which the real Plane showed what our small one did not: many token reads, and few exports beside them.
 TROUBLES = (
     Trouble("healthy", 15, 6, 4, _healthy, _healthy),
@@ -213,6 +236,10 @@ TROUBLES = (
     Trouble("refused-10", 10, 6, 4, _refuse, _heal),
     Trouble("refused-30", 30, 6, 4, _refuse, _heal),
     Trouble("refused-30-reads", 30, 2, 6, _refuse, _heal),
+    Trouble("refused-300", 300, 2, 6, _refuse, _heal),
     Trouble("partition-30", 30, 2, 6, _part, _heal),
     Trouble("alarm-35", 35, 4, 8, _alarm, _calm),
+    Trouble("alarm-disk-35", 35, 4, 8, _disk_alarm, _disk_calm),
+    Trouble("killed-again-60", 60, 2, 6, _kill, _start, lasts=flap),
+    Trouble("upgraded-5", 5, 2, 6, _stop, _start),
 )

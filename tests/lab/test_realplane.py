@@ -85,6 +85,13 @@ def test_what_was_promised_and_did_not_come_is_lost_and_an_error_is_not() -> Non
     assert found.row()[-3:] == ["1", "1.0", "0"]
 
 
+def test_what_the_broker_gives_again_is_no_copy() -> None:
+    arrivals = Arrivals(cast("Release", SimpleNamespace(name="ours")))
+    marks = [("a", False), ("a", True), ("b", True), ("c", False), ("c", False), ("", False)]
+    arrivals.seen = [Arrival(1.0, "task", mark, again) for mark, again in marks]
+    assert arrivals.marks() == {"a": 1, "b": 1, "c": 2}
+
+
 def test_the_order_is_that_of_requests_that_did_not_overlap() -> None:
     requests = [Request("export", mark, start, 2, 200) for mark, start in (("a", 1), ("b", 2), ("c", 4))]
     assert seen(requests, ["b", "a", "c"]).out_of_order() == 0
