@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import images
+from lab.broker import Broker
 from lab.cache import LabError, say
 from lab.container import Container
 from lab.packages import ensure_packages
@@ -126,22 +127,28 @@ def command(what: Json) -> list[str]:
 def memory(image: Image, workers: int) -> None:
     """Print the medians of a worker's resident memory without us and with us."""
     found: dict[str, list[float]] = {"without": [], "with": []}
-    for _ in range(workers):
-        for name, what in (("without", pod(map_name="vars")), ("with", inject(pod(map_name="vars")))):
-            port = free_port()
-            maps = {"vars": {"AMQP_URL": "amqp://127.0.0.1:9//", "PORT": str(port), "GUNICORN_WORKERS": "1"}}
-            with Container.from_pod(what, image=image, config_maps=maps) as container:
-                container.wait_ready(port)
-                for _ in range(20):
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/").close()
-                worker = container.processes()[-1].pid
-                rollup = Path(f"/proc/{worker}/smaps_rollup").read_text()
-                found[name].append(sum(int(kb) for kb in re.findall(r"^Rss:\s+(\d+)", rollup, re.MULTILINE)) / 1024)
+    with Broker() as broker:
+        address = f"amqp://guest:guest@127.0.0.1:{broker.port}//"
+        for _ in range(workers):
+            for name, what in (("without", pod(map_name="vars")), ("with", inject(pod(map_name="vars")))):
+                port = free_port()
+                maps = {"vars": {"AMQP_URL": address, "PORT": str(port), "GUNICORN_WORKERS": "1"}}
+                with Container.from_pod(what, image=image, config_maps=maps) as container:
+                    container.wait_ready(port)
+                    for _ in range(20):
+                        urllib.request.urlopen(f"http://127.0.0.1:{port}/").close()
+                    found[name].append(resident(container.processes()[-1].pid))
     plain, ours = statistics.median(found["without"]), statistics.median(found["with"])
     print(
         f"a worker's resident memory, MiB: median of {workers}\n"
         f"  without {plain:.1f}   with {ours:.1f}   added {ours - plain:.1f}"
     )
+
+
+def resident(pid: int) -> float:
+    """A process's resident memory, MiB."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(kb) for kb in re.findall(r"^Rss:\s+(\d+)", rollup, re.MULTILINE)) / 1024
 
 
 if __name__ == "__main__":
