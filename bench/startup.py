@@ -2,7 +2,7 @@
 
 A start is that of Plane's entrypoint with a gunicorn that ends at once: the same container, with and without our words
 in front, interleaved, so that whatever else the machine does meets both. Memory is that of a worker of the small Plane
-that has served.
+that has published.
 """
 
 from __future__ import annotations
@@ -135,8 +135,9 @@ def memory(image: Image, workers: int) -> None:
                 maps = {"vars": {"AMQP_URL": address, "PORT": str(port), "GUNICORN_WORKERS": "1"}}
                 with Container.from_pod(what, image=image, config_maps=maps) as container:
                     container.wait_ready(port)
-                    for _ in range(20):
-                        urllib.request.urlopen(f"http://127.0.0.1:{port}/").close()
+                    for number in range(20):
+                        asked = urllib.request.Request(f"http://127.0.0.1:{port}/api/exports/?id={number}", method="POST")
+                        urllib.request.urlopen(asked).close()
                     found[name].append(resident(container.processes()[-1].pid))
     plain, ours = statistics.median(found["without"]), statistics.median(found["with"])
     print(
