@@ -113,6 +113,8 @@ def excess(injection: Injection, pod: Pod, size: int) -> Reason | None:
     """Why the API server would refuse the pod, of `size` bytes as JSON, with the injection; None if it would not."""
     if size + len(injection.parts) * _ADDED > _POD_LIMIT:
         return Reason.POD_TOO_LARGE
+    if 0 < size < _ANNOTATIONS_LIMIT - _ADDED:  # they are a part of it
+        return None
     annotations = (pod.metadata and pod.metadata.annotations) or {}
     together = {**annotations, **_annotations(injection)}
     if sum(len(key.encode()) + len((value or "").encode()) for key, value in together.items()) > _ANNOTATIONS_LIMIT:
