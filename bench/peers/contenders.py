@@ -134,9 +134,13 @@ class Contenders(Startable):
         found["rate"] = found["reviews"] / found["seconds"]
         return found
 
+    def pid(self, name: str) -> int:
+        """Its process."""
+        return self._processes[name].pid
+
     def memory(self, name: str) -> float:
         """Resident memory in MiB."""
-        text = Path(f"/proc/{self._processes[name].pid}/status").read_text()
+        text = Path(f"/proc/{self.pid(name)}/status").read_text()
         return int(text.partition("VmRSS:")[2].split()[0]) / 1024
 
     def _answer(self, name: str) -> bytes | None:
