@@ -49,8 +49,9 @@ trouble: lab ## what a broker in trouble does to the API, upstream and ours side
 node: lab ## the tests on a real node: kubelet, containerd, kube-proxy (builds them once, 5 to 8 minutes; needs root)
 	@$(RUN) -m lab --node && LAB_NODE=1 $(RUN) -m pytest -q tests/lab/test_node.py tests/e2e/test_node.py
 
-bench: lab ## what it costs: a review (beside others that do the same), a pod, start-up, a publish, keeping a task
-	@$(RUN) -m bench.peers --output build/bench && $(RUN) -m bench.creation
+bench: lab ## what it costs: a review (beside others that do the same), a pod, many at once, start-up, a publish, keeping a task
+	@$(RUN) -m bench.peers --output build/bench && $(RUN) -m bench.growth --output build/bench
+	@$(RUN) -m bench.creation && $(RUN) -m bench.storm
 	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost && $(RUN) -m bench.spool
 
 peers: $(READY) ## the unit tests of Celery, kombu and py-amqp, as they are and with our patches

@@ -2,8 +2,9 @@
 
 The same pod of Plane's enterprise API is posted again and again, as a dry run, where nothing is registered for it,
 where the registration's condition excludes it, where the webhook injects it, and where a MutatingAdmissionPolicy in the
-API server makes the same of it. Blocks of each come in an order drawn anew in each round, so that whatever else the
-machine does meets all of them. CPU is the API server's own count; the size is that of the stored object as JSON.
+API server makes the same of it; and, to compare, where a policy leaves the files to an image volume. Blocks of each
+come in an order drawn anew in each round, so that whatever else the machine does meets all of them. CPU is the API
+server's own count; the size is that of the stored object as JSON.
 """
 
 from __future__ import annotations
@@ -29,11 +30,17 @@ if TYPE_CHECKING:
 
 INJECT = {"plane-webhook/inject": "enabled"}
 POLICY = "plane-webhook-bench"
+# What an image volume would be, in place of the packed files: docs/explanation/delivery.md.
+IMAGE = {
+    "name": "plane-webhook-files",
+    "image": {"reference": "registry.example/plane-webhook@sha256:" + "0" * 64, "pullPolicy": "IfNotPresent"},
+}
 WAYS: dict[str, tuple[str, Mapping[str, str]]] = {
     "plain": ("nothing is registered for it", {}),
     "excluded": ("the registration's condition excludes it", INJECT),
     "injected": ("injected by the webhook", INJECT),
     "policy": ("the same by a MutatingAdmissionPolicy", {POLICY: "enabled"}),
+    "image": ("by a policy, the files in an image volume", {POLICY: "image"}),
 }
 
 
@@ -58,7 +65,7 @@ def main() -> int:
             for way, (_, labels) in WAYS.items():
                 plane.namespace(way, dict(labels))
             plane.kubectl("apply", "--server-side", "-f", "-", input=webhook.registration())
-            plane.apply(*policy())
+            plane.apply(*policy("enabled"), *policy("image", packed=False))
             wait_for(lambda: ready(plane), 60, "the API server calls the webhook and the policy")
             found = measured(plane, given.rounds, given.posts)
     except LabError as error:
@@ -90,14 +97,14 @@ def post(plane: ControlPlane, way: str, *, dry_run: bool = True) -> dict[str, An
 
 
 def ready(plane: ControlPlane) -> bool:
-    """Tell whether both change the pod, and in the same way."""
+    """Tell whether all change the pod, webhook and policy in the same way."""
 
     def changed(way: str) -> list[Any]:
         made = post(plane, way)
         (container,) = made["spec"]["containers"]
         return [container["command"], container["env"], made["metadata"]["annotations"]]
 
-    return changed("plain") != changed("injected") == changed("policy")
+    return changed("plain") not in (changed("injected"), changed("image")) and changed("injected") == changed("policy")
 
 
 def measured(plane: ControlPlane, rounds: int, posts: int) -> dict[str, Found]:
@@ -118,9 +125,17 @@ def measured(plane: ControlPlane, rounds: int, posts: int) -> dict[str, Found]:
     return found
 
 
-def policy() -> list[dict[str, Any]]:
-    """The policy that makes of this pod what the webhook does, and its binding."""
+def policy(label: str, *, packed: bool = True) -> list[dict[str, Any]]:
+    """The policy that makes of this pod what the webhook does, and its binding to namespaces with this label.
+
+    Not `packed`: the word with the files names the volume's mount in their place.
+    """
     new = pod.additions(pod.pod())
+    mounts, volumes = [new["mount"]], [new["volume"]]
+    if not packed:
+        mounts.append({"name": IMAGE["name"], "mountPath": "/plane-webhook-files", "readOnly": True})
+        volumes.append(IMAGE)
+        new["prefix"][-1] = mounts[-1]["mountPath"]
     container = "/spec/containers/0"
     changes = [f'{{op: "add", path: "{container}/env/-", value: {cel(each)}}}' for each in new["env"]]
     changes += [
@@ -129,11 +144,12 @@ def policy() -> list[dict[str, Any]]:
     ]
     command = f"{cel(new['prefix'])} + object.spec.containers[0].command"
     changes.append(f'{{op: "replace", path: "{container}/command", value: {command}}}')
-    changes.append(f'{{op: "add", path: "{container}/volumeMounts/-", value: {cel(new["mount"])}}}')
-    changes.append(f'{{op: "add", path: "/spec/volumes/-", value: {cel(new["volume"])}}}')
+    changes += [f'{{op: "add", path: "{container}/volumeMounts/-", value: {cel(each)}}}' for each in mounts]
+    changes += [f'{{op: "add", path: "/spec/volumes/-", value: {cel(each)}}}' for each in volumes]
     expression = f"[{', '.join(f'JSONPatch{change}' for change in changes)}]"
     pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
-    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": POLICY}}
+    name = f"{POLICY}-{label}"
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
     return [
         {
             **kind,
@@ -149,8 +165,8 @@ def policy() -> list[dict[str, Any]]:
             **kind,
             "kind": "MutatingAdmissionPolicyBinding",
             "spec": {
-                "policyName": POLICY,
-                "matchResources": {"namespaceSelector": {"matchLabels": {POLICY: "enabled"}}},
+                "policyName": name,
+                "matchResources": {"namespaceSelector": {"matchLabels": {POLICY: label}}},
             },
         },
     ]

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import sys
 from datetime import UTC, datetime
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.peers import pod
-from bench.peers.contenders import WHAT, Contenders
+from bench.peers.contenders import WHAT, Contenders, machine
 from lab.cache import LabError, say
 from lab.process import exit_on_sigterm
 
@@ -79,21 +75,6 @@ def measured(names: list[str], rounds: int, seconds: float, variables: int) -> d
         "answer_bytes": len(pod.ours(it)),
         "memory_mib": memory,
         "records": records,
-    }
-
-
-def machine() -> dict[str, Any]:
-    """The machine, and the versions of what ran."""
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    names = ("plane-webhook", "uvicorn", "uvloop", "httptools", "msgspec", "fastapi", "jsonpatch")
-    go = subprocess.run(["go", "version"], capture_output=True, text=True, check=False).stdout.split()[2:3]
-    return {
-        "processor": models[0].partition(": ")[2] if models else platform.machine(),
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "go": "".join(go),
-        **{name: version(name) for name in names},
     }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,27 @@ def programs(module: str, takes: str) -> Path:
         go(sources, "build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-o", f"{part}/", "./...")
 
     return made(target, build, what=f"contenders in Go: {module}", takes=takes)
+
+
+def machine() -> dict[str, Any]:
+    """The machine, and the versions of what ran."""
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    names = ("plane-webhook", "uvicorn", "uvloop", "httptools", "msgspec", "fastapi", "jsonpatch")
+    go = subprocess.run(["go", "version"], capture_output=True, text=True, check=False).stdout.split()[2:3]
+    return {
+        "processor": models[0].partition(": ")[2] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "go": "".join(go),
+        **{name: version(name) for name in names},
+    }
+
+
+def seconds_of_cpu(process: Process) -> float:
+    """The processor's time that it has used so far, all threads."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 class Contenders(Startable):
@@ -98,7 +121,7 @@ class Contenders(Startable):
 
     def load(self, name: str, connections: int, seconds: float) -> dict[str, Any]:
         """Ask one of them for so long. Microseconds: p50, p99, worst, the server's processor time a review as `cpu`."""
-        before = self._used(name)
+        before = seconds_of_cpu(self._processes[name])
         words = ["taskset", "-c", str(self.client_core), self._load, self.urls[name], self.body]
         done = subprocess.run(
             [*words, str(connections), str(seconds)], capture_output=True, text=True, check=False, timeout=seconds + 60
@@ -107,18 +130,18 @@ class Contenders(Startable):
             raise LabError(f"the client of {name} failed: {done.stderr.strip()}")
         found: dict[str, Any] = json.loads(done.stdout)
         # Each connection is opened by one review that isn't counted.
-        found["cpu"] = (self._used(name) - before) * 1e6 / (found["reviews"] + connections)
+        found["cpu"] = (seconds_of_cpu(self._processes[name]) - before) * 1e6 / (found["reviews"] + connections)
         found["rate"] = found["reviews"] / found["seconds"]
         return found
 
+    def pid(self, name: str) -> int:
+        """Its process."""
+        return self._processes[name].pid
+
     def memory(self, name: str) -> float:
         """Resident memory in MiB."""
-        text = Path(f"/proc/{self._processes[name].pid}/status").read_text()
+        text = Path(f"/proc/{self.pid(name)}/status").read_text()
         return int(text.partition("VmRSS:")[2].split()[0]) / 1024
-
-    def _used(self, name: str) -> float:
-        fields = Path(f"/proc/{self._processes[name].pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
 
     def _answer(self, name: str) -> bytes | None:
         headers = {"content-type": "application/json"}

@@ -17,12 +17,17 @@ Json = dict[str, Any]
 SETTINGS = Settings()
 
 
-def pod(variables: int = 12) -> Json:
-    """Plane's API as its enterprise chart makes it, as the API server sends it: its own fields are in it too."""
+def pod(variables: int = 12, *, containers: int = 1, more: int = 0) -> Json:
+    """Plane's API as its enterprise chart makes it, as the API server sends it: its own fields are in it too.
+
+    It can have the API more than once, and one variable more, with a value of `more` bytes.
+    """
     name, account = "plane-app-api-wl", "kube-api-access-x7k2p"
     env = [
         {"name": f"PLANE_SETTING_{number}", "value": f"the value of number {number}" * 6} for number in range(variables)
     ]
+    if more:
+        env.append({"name": "PLANE_LONG", "value": "x" * more})
     container = {
         "name": "plane-app-api",
         "image": "registry.example/makeplane/backend-commercial:v2.6.1",
@@ -67,7 +72,10 @@ def pod(variables: int = 12) -> Json:
         },
         "spec": {
             "volumes": [{"name": account, "projected": {"sources": sources, "defaultMode": 420}}],
-            "containers": [container],
+            "containers": [
+                {**container, "name": f"{container['name']}{f'-{number}' if number else ''}"}
+                for number in range(containers)
+            ],
             "restartPolicy": "Always",
             "terminationGracePeriodSeconds": 30,
             "dnsPolicy": "ClusterFirst",

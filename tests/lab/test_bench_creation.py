@@ -16,6 +16,7 @@ def test_the_short_form_runs() -> None:
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")][1:]
     stored = [int(row.split("|")[-2].replace(",", "")) for row in rows]
-    assert len(rows) == 4
+    assert len(rows) == 5
     assert stored[2] == pytest.approx(stored[3], abs=20)
     assert stored[2] > stored[0] + 20_000
+    assert stored[4] < stored[2] - 20_000

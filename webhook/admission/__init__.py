@@ -1,23 +1,25 @@
 """Pure: AdmissionReview bytes in, decision out. No I/O, no clock, no network, no framework.
 
-A request's way is a straight line: bytes -> review -> targets -> injection -> patch -> bytes. Skipping is a value with
-a reason code; an exception means bytes that are no review, or a bug. No answer ever refuses a pod.
+A request's way is a straight line: bytes -> review -> facts -> targets -> injection -> patch -> bytes. Skipping is a
+value with a reason code; an exception means bytes that are no review, or a bug. No answer ever refuses a pod.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import msgspec
 
 from webhook.admission import injection, review
+from webhook.admission.facts import INJECT, facts
 from webhook.admission.injection import Injection
 from webhook.admission.reasons import Reason, Risk
 from webhook.admission.review import MalformedReview, Pod
 from webhook.admission.target import Target, targets
 from webhook.settings import Profile, Settings
 
-__all__ = ["Answer", "Decision", "MalformedReview", "Reason", "Risk", "answer", "decide"]
-
-INJECT = "plane-webhook/inject"  # label: `enabled` on a namespace, `disabled` on a pod
+__all__ = ["INJECT", "Answer", "Decision", "MalformedReview", "Reason", "Risk", "answer", "decide"]
 
 # More than twice what could be injected is not even read: as objects, a crafted pod of 40 MB would take ten times that.
 _UNREAD = 4 * 1024 * 1024
@@ -27,8 +29,11 @@ _QUIET = {Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.OPTED_OUT}
 _QUIET |= {Reason.NOT_ASKED, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER}
 _UNCOVERED = (Reason.NOT_KNOWN, Reason.OTHER_MEANS)
 
+# Facts of real pods have some 300 bytes. Longer ones are not kept: whoever makes pods can't fill the memory with them.
+_KEPT = 8 * 1024
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Decision:
     """What becomes of a pod. `injection` is None where it stays as it is."""
 
@@ -38,7 +43,7 @@ class Decision:
     injection: Injection | None = None
     risks: tuple[Risk, ...] = ()
 
-    @property
+    @cached_property
     def warnings(self) -> tuple[str, ...]:
         """Sentences for whoever creates the pod: only of pods that run what was asked for and need a hand."""
         spoken = [self.reason] if self.container and self.reason not in _QUIET else []
@@ -48,8 +53,7 @@ class Decision:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A response (`body`, an AdmissionReview as JSON) and what is to be logged and counted of it."""
 
     body: bytes
@@ -61,7 +65,7 @@ class Answer:
     workload: str
     container: str
     warnings: tuple[str, ...]
-    risks: tuple[str, ...]
+    risks: tuple[Risk, ...]
 
 
 def answer(body: bytes, settings: Settings) -> Answer:
@@ -91,12 +95,22 @@ def answer(body: bytes, settings: Settings) -> Answer:
         workload=decision.workload,
         container=decision.container,
         warnings=warnings,
-        risks=tuple(risk.value for risk in decision.risks),
+        risks=decision.risks,
     )
 
 
 def decide(pod: Pod, profile: Profile, *, size: int = 0) -> Decision:
     """What becomes of `pod`, whose JSON has `size` bytes (0: unknown, from a file)."""
+    deciding = facts(pod)
+    decision = (_seen if len(deciding) <= _KEPT else _decided)(deciding, profile)
+    if decision.injection and (reason := injection.excess(decision.injection, pod, size)):
+        return Decision(reason, decision.workload, decision.container)
+    return decision
+
+
+def _decided(deciding: bytes, profile: Profile) -> Decision:
+    pod = review.parse_pod(deciding)
+    assert pod is not None  # noqa: S101 - it was one before
     labels = (pod.metadata.labels if pod.metadata else None) or {}
     found = list(targets(pod, profile.images))
     if not found:
@@ -116,10 +130,13 @@ def decide(pod: Pod, profile: Profile, *, size: int = 0) -> Decision:
         risks += (Risk.BARE_NEIGHBOUR,)
     if any(target.role in _UNCOVERED for target in found):
         risks += (Risk.UNCOVERED_NEIGHBOUR,)
-    planned = injection.plan(pod, wrapped, profile, size=size)
+    planned = injection.plan(pod, wrapped, profile)
     if isinstance(planned, Reason):
         return Decision(planned, workload, container, risks=risks if planned is Reason.ALREADY_INJECTED else ())
     return Decision(Reason.INJECTED, workload, container, planned, risks)
+
+
+_seen = lru_cache(maxsize=256)(_decided)  # pods of one workload differ in nothing that decides
 
 
 def _uncovered(found: list[Target], *, opted_out: bool) -> Decision:

@@ -67,8 +67,8 @@ class Injection:
     annotations_exist: bool
 
 
-def plan(pod: Pod, found: list[Target], profile: Profile, *, size: int = 0) -> Injection | Reason:
-    """What to inject for `found` (at least one, all wrappable) in a pod of `size` bytes, or why nothing is."""
+def plan(pod: Pod, found: list[Target], profile: Profile) -> Injection | Reason:
+    """What to inject for `found` (at least one, all wrappable), or why nothing is."""
     spec, metadata = pod.spec, pod.metadata
     assert spec is not None  # noqa: S101 - `found` came out of it
     annotations = (metadata.annotations if metadata else None) or {}
@@ -106,12 +106,20 @@ def plan(pod: Pod, found: list[Target], profile: Profile, *, size: int = 0) -> I
     nothing_left = not new_volumes and not any(part.wrap or part.variables for part in parts)
     if nothing_left and PROVENANCE in annotations and annotations.get(INJECTED) == workloads(injection):
         return Reason.ALREADY_INJECTED
-    if size + len(parts) * _ADDED > _POD_LIMIT:
+    return injection
+
+
+def excess(injection: Injection, pod: Pod, size: int) -> Reason | None:
+    """Why the API server would refuse the pod, of `size` bytes as JSON, with the injection; None if it would not."""
+    if size + len(injection.parts) * _ADDED > _POD_LIMIT:
         return Reason.POD_TOO_LARGE
+    if 0 < size < _ANNOTATIONS_LIMIT - _ADDED:  # they are a part of it
+        return None
+    annotations = (pod.metadata and pod.metadata.annotations) or {}
     together = {**annotations, **_annotations(injection)}
     if sum(len(key.encode()) + len((value or "").encode()) for key, value in together.items()) > _ANNOTATIONS_LIMIT:
         return Reason.ANNOTATIONS_FULL
-    return injection
+    return None
 
 
 def _part(target: Target, profile: Profile, *, again: bool, mount: str) -> Part:
@@ -247,7 +255,7 @@ def operations(injection: Injection) -> list[Operation]:
     return patch
 
 
-@lru_cache(maxsize=256)  # some 45 kB each
+@lru_cache(maxsize=64)  # some 45 kB each
 def encoded(injection: Injection) -> bytes:
     """The patch as it stands in the response."""
     return patch_field(operations(injection))

@@ -16,7 +16,7 @@ class MalformedReview(ValueError):  # noqa: N818 - reads as what it is where it 
     """The bytes are no AdmissionReview that can be answered; the text says why."""
 
 
-class _Fields(msgspec.Struct, gc=False):
+class _Fields(msgspec.Struct, gc=False, omit_defaults=True):
     """Fields of JSON; not followed by the cyclic collector, for they form trees."""
 
 
