@@ -23,6 +23,7 @@ PACKAGES = {
     "iproute2": "ip",
     "nftables": "nft",
     "postgresql": "/usr/lib/postgresql/*/bin/postgres",
+    "prometheus": "prometheus",
     "python3-venv": "/usr/lib/python3*/ensurepip/__main__.py",
     "rabbitmq-server": "/usr/lib/rabbitmq/bin/rabbitmq-server",
     "redis-server": "redis-server",
