@@ -329,6 +329,17 @@ def test_the_alerts_are_about_metrics_that_there_are(tls: Path, webhook: Webhook
     assert f'name="{WEBHOOK}"' in expressions
 
 
+def test_healing_is_granted_in_the_namespaces_that_are_named_and_nowhere_else(tls: Path) -> None:
+    source = {"certificates": {"source": "operate"}}
+    without = rendered(tls, **source, operate={"enabled": True})
+    objects = rendered(tls, **source, operate={"enabled": True, "heal": ["plane"]})
+    (new,) = objects.keys() - without.keys()
+    binding = objects[new]
+    assert (new, binding["metadata"]["namespace"]) == (("RoleBinding", "plane-webhook-heal"), "plane")
+    assert binding["roleRef"]["name"] == "plane-webhook-heal"
+    assert [each["name"] for each in binding["subjects"]] == ["plane-webhook-operate"]
+
+
 def test_the_alerts_of_operate_are_about_its_metrics_and_it_is_scraped(tls: Path) -> None:
     on = {"enabled": True}
     objects = rendered(tls, "tools", prometheusRule=on, serviceMonitor=on, operate=on)

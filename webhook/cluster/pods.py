@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from webhook.admission import Reason, decide
+from webhook.admission import Reason, Risk, decide
 from webhook.admission.guard import ARGV0
 from webhook.admission.injection import PROVENANCE, variables
 from webhook.admission.review import Container, Pod
@@ -30,12 +30,17 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A pod's state; `reason` is the decision about it, made now."""
+    """A pod's state; `reason` is the decision about it, made now.
+
+    `risks` stay open in it; `kept` are variables that it sets itself, so that the configuration's are not in effect.
+    """
 
     state: State
     reason: Reason
     workload: str = ""
     container: str = ""
+    risks: tuple[Risk, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -64,26 +69,28 @@ def judge(pod: Pod, profile: Profile) -> Judged:
     """How `pod`, as the API server stores it, stands under the settings of its namespace."""
     decision = decide(pod, profile)
     reason = decision.reason
+    told = _told(pod)
     if reason is Reason.ALREADY_INJECTED:
-        state = State.INJECTED if _in_effect(pod, profile) else State.OUTDATED
+        in_effect = bool(told) and all(_same(each, profile) for each in told)
+        state = State.INJECTED if in_effect else State.OUTDATED
     elif reason is Reason.INJECTED:
         annotations = (pod.metadata.annotations if pod.metadata else None) or {}
         state = State.OUTDATED if PROVENANCE in annotations else State.MISSED
     else:
         state = State.UNCOVERED if reason in _UNCOVERED else State.OUT
-    return Judged(state, reason, decision.workload, decision.container)
+    kept = dict.fromkeys(str(name) for each in told for name in each.get("kept") or ())
+    return Judged(state, reason, decision.workload, decision.container, decision.risks, tuple(kept))
 
 
-def _in_effect(pod: Pod, profile: Profile) -> bool:
-    """Whether every container of ours got what it would get now."""
+def _told(pod: Pod) -> list[dict[str, Any]]:
+    """What our guard in each container was told."""
     spec = pod.spec
     containers = [*((spec and spec.containers) or ()), *((spec and spec.init_containers) or ())]
-    said = [settings for each in containers if (settings := _settings(each)) is not None]
-    return bool(said) and all(_same(each, profile) for each in said)
+    return [settings for each in containers if (settings := _settings(each)) is not None]
 
 
 def _settings(container: Container) -> dict[str, Any] | None:
-    """What our guard in the container was told; None where there is none, {} where it can't be read."""
+    """Of one container; None where there is no guard, {} where what it was told can't be read."""
     words = (container.command or []) + (container.args or [])
     if ARGV0 not in words:
         return None
