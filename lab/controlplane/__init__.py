@@ -63,6 +63,7 @@ class ControlPlane(Startable):
         self._wants_controllers = controller_manager
         self._apiserver_args = apiserver_args
         self._processes: list[Process] = []  # in the order in which they are stopped
+        self._components: dict[str, tuple[Process, tuple[str, ...]]] = {}
 
     def close(self) -> None:
         """End everything and see it gone. Twice is the same as once."""
@@ -135,6 +136,16 @@ class ControlPlane(Startable):
         self.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
         return f"{name}.{namespace}.svc"
 
+    def kill(self, component: str) -> None:
+        """End etcd or another component at once, and see it gone."""
+        self._components[component][0].kill()
+
+    def restart(self, component: str) -> None:
+        """Start a component again that was killed, with what was stored."""
+        process, args = self._components[component]
+        self._processes.remove(process)
+        self._run(component, *args)
+
     def metrics(self, name: str) -> list[Sample]:
         """Return those samples of the API server's own metrics whose name begins with `name`."""
         lines = [line for line in self.api.get("/metrics").text.splitlines() if line.startswith(name)]
@@ -193,6 +204,7 @@ class ControlPlane(Startable):
         process = Process([binary(name, version), *args], log=self._files / f"{name}.log", cwd=self._files)
         # An API server whose etcd is gone hangs and keeps its port: it is the first to be stopped.
         self._processes.insert(0 if name == "kube-apiserver" else len(self._processes), process)
+        self._components[name] = process, args
         return process
 
     def _client(self, name: str, *args: str | Path, stdin: str | None, check: bool) -> str:

@@ -66,6 +66,16 @@ def test_only_a_change_that_concerns_the_pod_makes_it_outdated(text: str, api: S
         assert state(made(tree, profile), profile) is State.INJECTED
 
 
+def test_what_stays_open_in_a_pod_and_what_it_sets_itself_are_told() -> None:
+    own = pod(env=[{"name": "CELERY_BROKER_POOL_LIMIT", "value": "3"}])
+    judged = judge(read(made(own, DEFAULT)), DEFAULT)
+    assert (judged.state, judged.risks) == (State.INJECTED, ("rotation-off-no-memory-limit",))
+    assert judged.kept == ("CELERY_BROKER_POOL_LIMIT",)
+    limited = pod(resources={"limits": {"memory": "1Gi"}})
+    judged = judge(read(made(limited, DEFAULT)), DEFAULT)
+    assert (judged.risks, judged.kept) == ((), ())
+
+
 def test_another_version_with_the_same_effect_is_no_reason() -> None:
     tree = made(pod(), DEFAULT)
     words = tree["spec"]["containers"][0]["command"]

@@ -31,7 +31,9 @@ webhook/cluster/census.py
 webhook/cluster/certificates.py
 webhook/cluster/doctor.py
 webhook/cluster/endpoints.py
+webhook/cluster/evictions.py
 webhook/cluster/exporter.py
+webhook/cluster/healing.py
 webhook/cluster/installed.py
 webhook/cluster/lease.py
 webhook/cluster/operate.py

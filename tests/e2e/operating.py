@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from lab.process import Process, Startable, free_port, wait_for
 from lab.webhook import COMMAND, Webhook
-from tests.e2e.cluster import create
+from tests.e2e.cluster import api_pod, create
 
 if TYPE_CHECKING:
     from lab.controlplane import ControlPlane
@@ -34,12 +39,18 @@ APPLY = ("apply", "--server-side", "--validate=strict", "-k", MANIFESTS)
 
 
 class Operate(Startable):
-    """One process of it; `impatient` shortens what it waits for, as this module's program does."""
+    """One process of it; `impatient` shortens what it waits for, as this module's program does.
 
-    def __init__(self, plane: ControlPlane, *words: str, impatient: bool = True) -> None:
+    `writes`: it kills itself when it has made so many, its Lease's not counted; `ahead`: seconds that its clock is.
+    """
+
+    def __init__(
+        self, plane: ControlPlane, *words: str, impatient: bool = True, writes: int = 0, ahead: float = 0.0
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="plane-webhook-operate-"))
         self._plane = plane
         self._words = words
+        self._environment = {"OPERATE_WRITES": str(writes), "OPERATE_AHEAD": str(ahead)}
         self._program = [sys.executable, "-m", "tests.e2e.operating"] if impatient else [COMMAND]
         self.runs = 0
 
@@ -50,7 +61,8 @@ class Operate(Startable):
         kubeconfig = account_kubeconfig(self._plane, ACCOUNT, self.folder / "kubeconfig")
         own = ["--namespace", OWN, "--kubeconfig", kubeconfig, "--host", "127.0.0.1"]
         argv = [*self._program, "operate", *own, "--metrics-port", str(self.metrics_port)]
-        self.process = Process([*argv, *self._words], log=self.folder / f"operate-{self.runs}.log")
+        log = self.folder / f"operate-{self.runs}.log"
+        self.process = Process([*argv, *self._words], log=log, env={**os.environ, **self._environment})
         wait_for(lambda: self.said("operating"), 30, "operate runs", need=[self.process])
 
     def close(self) -> None:
@@ -97,12 +109,89 @@ def secret(plane: ControlPlane) -> dict[str, bytes]:
     return {name: base64.b64decode(content) for name, content in found.items()}
 
 
+def bundle(plane: ControlPlane) -> bytes:
+    """The registration's caBundle; nothing where it has none."""
+    found = plane.api.get(f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{OWN}").json()
+    return base64.b64decode(found["webhooks"][0]["clientConfig"].get("caBundle", ""))
+
+
+def metrics(operate: Operate) -> str:
+    """What Prometheus would be told."""
+    return httpx.get(f"http://127.0.0.1:{operate.metrics_port}/metrics", trust_env=False).text
+
+
+def gauge(operate: Operate, namespace: str, state: str) -> float:
+    """How many pods of a namespace stand like this; -1 where it has not looked yet."""
+    name = f'plane_webhook_operate_pods{{plane_namespace="{namespace}",state="{state}"}} '
+    found = [line for line in metrics(operate).splitlines() if line.startswith(name)]
+    return float(found[0].removeprefix(name)) if found else -1
+
+
 def account_kubeconfig(plane: ControlPlane, account: str, path: Path) -> Path:
     """Write a kubeconfig of a service account in the webhook's namespace."""
     config: dict[str, Any] = json.loads(plane.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": plane.kubectl("-n", OWN, "create", "token", account).strip()}
     path.write_text(json.dumps(config))
     return path
+
+
+def as_account(plane: ControlPlane, account: str) -> httpx.Client:
+    """A client with the rights of a service account of the webhook's namespace."""
+    token = plane.kubectl("-n", OWN, "create", "token", account).strip()
+    config = json.loads(plane.kubeconfig.read_text())["clusters"][0]["cluster"]
+    return httpx.Client(
+        base_url=plane.url,
+        verify=ssl.create_default_context(cafile=config["certificate-authority"]),
+        trust_env=False,
+        headers={"authorization": f"Bearer {token}"},
+    )
+
+
+def deployment(namespace: str, replicas: int = 2) -> dict[str, Any]:
+    """Plane's API as its chart has it, as far as it matters here."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "plane-app-api-wl", "namespace": namespace},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}}, "spec": api_pod()["spec"]},
+        },
+    }
+
+
+def bind(plane: ControlPlane, namespace: str) -> None:
+    """Grant healing in a namespace, as docs/reference/operate.md says."""
+    role = "plane-webhook-heal"
+    made = ("create", "rolebinding", role, f"--clusterrole={role}", f"--serviceaccount={OWN}:{ACCOUNT}")
+    plane.kubectl("-n", namespace, *made)
+
+
+@contextmanager
+def kubelet(plane: ControlPlane, *namespaces: str) -> Iterator[list[int]]:
+    """Say that pods run as soon as they are there; of each look, how many of a namespace's were ready before."""
+    ended = threading.Event()
+    counts: list[int] = []
+
+    def work() -> None:
+        while not ended.wait(0.2):
+            for namespace in namespaces:
+                counts.append(sum(map(_ready, plane.pods(namespace))))
+                plane.settle(namespace)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield counts
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _ready(pod: dict[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 @pytest.fixture(scope="module")
@@ -160,15 +249,43 @@ def bare() -> dict[str, Any]:
 def main() -> int:
     """`plane-webhook`, with minutes made seconds, and a name for this machine that an EndpointSlice takes."""
     from webhook.cli import main as command  # noqa: PLC0415
-    from webhook.cluster import certificates, operate  # noqa: PLC0415 - the lab is loaded without it
+    from webhook.cluster import (  # noqa: PLC0415 - the lab is loaded without it
+        api,
+        certificates,
+        evictions,
+        healing,
+        lease,
+        operate,
+    )
 
     resolve = socket.getaddrinfo
     socket.getaddrinfo = lambda host, *rest, **named: resolve("127.0.0.1" if host == REPLICA else host, *rest, **named)
-    certificates.SETTLE = timedelta(seconds=2)
-    certificates.QUIET = timedelta(seconds=4)
-    operate.INTERVAL = 1.0
-    operate.CENSUS = 3.0
+    certificates.SETTLE = timedelta(seconds=1)
+    certificates.QUIET = timedelta(seconds=3)
+    operate.INTERVAL = 0.5
+    operate.CENSUS = 1.0
+    healing.PATIENCE = 2.0
+    healing.PAUSES = (1.0, 2.0, 3.0)
+    evictions.TRY_AGAIN = 3.0
+    lease.DURATION, lease.HELD, lease.RENEW = 4.0, 3.0, 1.0
+    operate.Operator = partial(operate.Operator, now=_now)
+    request, left = api.Api.request, int(os.environ["OPERATE_WRITES"])
+
+    def counted(self: Any, method: str, path: str, **given: Any) -> bytes:
+        nonlocal left
+        answer = request(self, method, path, **given)
+        left -= method != "GET" and "/leases/" not in path and "dryRun" not in (given.get("query") or {})
+        if left == 0 and method != "GET" and "/leases/" not in path:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    if left:
+        api.Api.request = counted
     return command(sys.argv[1:])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=float(os.environ["OPERATE_AHEAD"]))
 
 
 if __name__ == "__main__":

@@ -328,6 +328,17 @@ def test_the_alerts_and_the_dashboard_are_those_of_the_files(tls: Path) -> None:
     assert group == groups[0]
 
 
+def test_healing_is_granted_in_the_namespaces_that_are_named_and_nowhere_else(tls: Path) -> None:
+    source = {"certificates": {"source": "operate"}}
+    without = rendered(tls, **source, operate={"enabled": True})
+    objects = rendered(tls, **source, operate={"enabled": True, "heal": ["plane"]})
+    (new,) = objects.keys() - without.keys()
+    binding = objects[new]
+    assert (new, binding["metadata"]["namespace"]) == (("RoleBinding", "plane-webhook-heal"), "plane")
+    assert binding["roleRef"]["name"] == "plane-webhook-heal"
+    assert [each["name"] for each in binding["subjects"]] == ["plane-webhook-operate"]
+
+
 def test_operate_is_scraped_too(tls: Path) -> None:
     on = {"enabled": True}
     objects = rendered(tls, "tools", serviceMonitor=on, operate=on)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import ssl
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from cryptography import x509
 
@@ -16,7 +14,21 @@ import certs
 from lab.process import wait_for
 from lab.webhook import Webhook
 from tests.e2e.cluster import INJECT, api_pod, create, injected, unharmed
-from tests.e2e.operating import ACCOUNT, APPLY, MANIFESTS, OWN, SECRET, Operate, bare, secret
+from tests.e2e.operating import (
+    ACCOUNT,
+    APPLY,
+    MANIFESTS,
+    OWN,
+    SECRET,
+    Operate,
+    as_account,
+    bare,
+    bundle,
+    deployment,
+    gauge,
+    metrics,
+    secret,
+)
 from webhook.cluster.registration import condition
 from webhook.settings import Settings
 
@@ -32,22 +44,6 @@ SLICES = f"/apis/discovery.k8s.io/v1/namespaces/{OWN}/endpointslices"
 
 def registration(plane: ControlPlane) -> dict[str, Any]:
     return plane.api.get(f"{REGISTRATIONS}/{OWN}").json()
-
-
-def bundle(plane: ControlPlane) -> str:
-    return registration(plane)["webhooks"][0]["clientConfig"].get("caBundle", "")
-
-
-def as_account(plane: ControlPlane, account: str) -> httpx.Client:
-    """A client with the rights of a service account of the webhook's namespace."""
-    token = plane.kubectl("-n", OWN, "create", "token", account).strip()
-    config = json.loads(plane.kubeconfig.read_text())["clusters"][0]["cluster"]
-    return httpx.Client(
-        base_url=plane.url,
-        verify=ssl.create_default_context(cafile=config["certificate-authority"]),
-        trust_env=False,
-        headers={"authorization": f"Bearer {token}"},
-    )
 
 
 def test_a_certificate_is_made_and_trusted_and_the_condition_filled_in(
@@ -84,7 +80,7 @@ def test_a_deleted_secret_comes_back_and_no_call_fails_on_the_way(controlplane: 
             return (
                 bool(now)
                 and now != before
-                and bundle(controlplane) not in ("", old)
+                and bundle(controlplane) not in (b"", old)
                 and len(lengths) > 1
                 and len(bundle(controlplane)) < max(lengths)
             )
@@ -120,7 +116,7 @@ def test_an_edited_secret_is_mended(controlplane: ControlPlane, operate: Operate
 
 def test_an_emptied_bundle_is_filled_in_again(controlplane: ControlPlane, operate: Operate) -> None:
     def settled() -> bool:
-        return base64.b64decode(bundle(controlplane)) == secret(controlplane)["ca.crt"]
+        return bundle(controlplane) == secret(controlplane)["ca.crt"]
 
     wait_for(settled, 30, "the test before is over")
     gone = [{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]
@@ -166,10 +162,6 @@ def test_of_two_one_acts_and_the_other_takes_over_when_it_ends(controlplane: Con
     wait_for(lambda: "plane_webhook_operate_leader 1.0" in metrics(operate), 10, "the first one acts again")
 
 
-def metrics(operate: Operate) -> str:
-    return httpx.get(f"http://127.0.0.1:{operate.metrics_port}/metrics", trust_env=False).text
-
-
 def test_opting_in_without_a_restart_is_said_on_the_deployment_until_it_is_restarted(
     controlplane: ControlPlane, operate: Operate, serving: Webhook
 ) -> None:
@@ -198,7 +190,7 @@ def test_opting_in_without_a_restart_is_said_on_the_deployment_until_it_is_resta
     assert "its tasks can be lost" in event["message"]
     described = controlplane.kubectl("-n", plane, "describe", "deployment", "plane-app-api-wl")
     assert "NotInjected" in described
-    assert state(controlplane)[plane].splitlines()[1:] == ["missed deployment/plane-app-api-wl (injected)"]
+    assert state(controlplane)[plane].splitlines()[1:] == ["missed deployment/plane-app-api-wl (injected)", UNLIMITED]
     assert gauge(operate, plane, "missed") == 2
 
     command = event["message"].partition("Create it anew: kubectl ")[2].split()
@@ -210,34 +202,77 @@ def test_opting_in_without_a_restart_is_said_on_the_deployment_until_it_is_resta
         return gauge(operate, plane, "missed") == 0 and gauge(operate, plane, "injected") == 2
 
     wait_for(healed, 40, "all pods are injected", need=[operate.process])
-    assert state(controlplane)[plane] == "injected: 2, missed: 0, outdated: 0, uncovered: 0"
+    assert state(controlplane)[plane] == f"injected: 2, missed: 0, outdated: 0, uncovered: 0\n{UNLIMITED}"
     assert len(warnings()) == 1  # not said with every pass
     assert serving.reviews
     controlplane.kubectl("delete", "namespace", plane, "--wait=false")
 
 
-def deployment(namespace: str) -> dict[str, Any]:
-    spec = api_pod()["spec"]
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "plane-app-api-wl", "namespace": namespace},
-        "spec": {
-            "replicas": 2,
-            "selector": {"matchLabels": {"a": "b"}},
-            "template": {"metadata": {"labels": {"a": "b"}}, "spec": spec},
-        },
-    }
+UNLIMITED = "risk deployment/plane-app-api-wl (rotation-off-no-memory-limit)"
+
+
+def test_what_only_a_replica_set_was_told_is_said_on_the_deployment_once_a_change(
+    controlplane: ControlPlane, operate: Operate, serving: Webhook
+) -> None:
+    """A second `operate` says nothing again either: what is in the ConfigMap was said."""
+    plane = controlplane.namespace("told", INJECT)
+    wait_for(lambda: create(controlplane, plane, api_pod(), dry_run=True).is_success, 15, "pods can be made")
+
+    def release(pool_limit: str, command: str) -> None:
+        made = deployment(plane, replicas=1)
+        (api,) = made["spec"]["template"]["spec"]["containers"]
+        api["env"] = [{"name": "CELERY_BROKER_POOL_LIMIT", "value": pool_limit}]
+        poller = deployment(plane, replicas=1)
+        poller["metadata"]["name"] = "poller"
+        poller["spec"]["template"]["spec"]["containers"][0]["command"] = [command]
+        controlplane.apply(made, poller)
+
+    def said() -> list[tuple[str, str]]:
+        found = controlplane.api.get(f"/api/v1/namespaces/{plane}/events").json()["items"]
+        ours = [each for each in found if each["source"].get("component") == ACCOUNT]
+        return sorted((each["involvedObject"]["name"], each["reason"]) for each in ours)
+
+    first = [("plane-app-api-wl", "KeptVariables"), ("plane-app-api-wl", "Risk"), ("poller", "NotCovered")]
+    release("3", "./bin/docker-entrypoint-outbox-poller.sh")
+    wait_for(lambda: said() == first, 20, "all is said", need=[operate.process])
+    message = controlplane.kubectl("-n", plane, "get", "events", "-o", "jsonpath={.items[*].message}")
+    assert "sets CELERY_BROKER_POOL_LIMIT itself" in message
+    assert "has no memory limit" in message
+    assert "by other means" in message
+    controlplane.api.delete(f"/api/v1/namespaces/{plane}/events").raise_for_status()
+    operate.terminate()
+    operate.start()
+    wait_for(lambda: gauge(operate, plane, "injected") == 1, 15, "it has looked", need=[operate.process])
+    assert said() == []
+    release("3", "./bin/docker-entrypoint-unheard-of.sh")
+    wait_for(lambda: said() == [("poller", "NotCovered")], 20, "only what changed is said", need=[operate.process])
+    assert serving.reviews
+    controlplane.kubectl("delete", "namespace", plane, "--wait=false")
+
+
+def test_a_pod_that_slipped_by_is_found_within_30_s(controlplane: ControlPlane, operate: Operate) -> None:
+    """By the program as it is shipped; opted in and not restarted. From the label on, at the worst moment for it."""
+    plane = controlplane.namespace("timed")
+    wait_for(lambda: create(controlplane, plane, api_pod(), dry_run=True).is_success, 15, "pods can be made")
+    create(controlplane, plane, api_pod()).raise_for_status()
+    assert operate.terminate() == 0
+    with Operate(controlplane, impatient=False) as shipped:
+        wait_for(lambda: "plane_webhook_operate_pods{" in metrics(shipped), 20, "it has looked at the pods")
+        controlplane.namespace(plane, INJECT)  # right after that
+        began = time.monotonic()
+
+        def said() -> bool:
+            listed = controlplane.api.get(f"/api/v1/namespaces/{plane}/events").json()["items"]
+            return any(each["reason"] == "NotInjected" for each in listed) and gauge(shipped, plane, "missed") == 1
+
+        wait_for(said, 30, "an Event and the metric", need=[shipped.process])
+        print(f"found after {time.monotonic() - began:.1f} s")
+        assert shipped.terminate() == 0
+    operate.start()
 
 
 def state(plane: ControlPlane) -> dict[str, str]:
     return plane.api.get(f"/api/v1/namespaces/{OWN}/configmaps/plane-webhook-state").json().get("data") or {}
-
-
-def gauge(operate: Operate, namespace: str, state: str) -> float:
-    name = f'plane_webhook_operate_pods{{plane_namespace="{namespace}",state="{state}"}} '
-    found = [line for line in metrics(operate).splitlines() if line.startswith(name)]
-    return float(found[0].removeprefix(name)) if found else -1
 
 
 @pytest.mark.usefixtures("operate")

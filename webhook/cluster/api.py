@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,7 @@ class Api:
         configuration.retries = urllib3.Retry(0)
         self._configuration = configuration
         self._pool = kubernetes.client.ApiClient(configuration).rest_client.pool_manager
+        self.date: datetime | None = None  # by the API server's clock, of its last answer; None: it named none
 
     @classmethod
     def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> Api:
@@ -120,6 +123,7 @@ class Api:
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ApiError(f"{method} {where}: no answer: {_short(error)}") from error
+        self.date = _date(answer.headers.get("date"))
         if answer.status >= HTTPStatus.BAD_REQUEST:
             raise ApiError(f"{method} {where}: {answer.status} {_message(answer.data)}".strip(), answer.status)
         data: bytes = answer.data
@@ -190,6 +194,13 @@ class _Cause(msgspec.Struct):
 
 class _Details(msgspec.Struct):
     causes: list[_Cause] = []
+
+
+def _date(header: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(header) if header else None
+    except ValueError:
+        return None
 
 
 class _Status(msgspec.Struct):

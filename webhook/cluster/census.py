@@ -33,8 +33,14 @@ class _Metadata(msgspec.Struct, rename="camel"):
     continue_: str | None = msgspec.field(name="continue", default=None)
 
 
+class _Condition(msgspec.Struct):
+    type: str
+    status: str
+
+
 class _Status(msgspec.Struct):
     phase: str = ""
+    conditions: list[_Condition] | None = None
 
 
 class _Pod(msgspec.Struct):
@@ -75,19 +81,23 @@ class Found(msgspec.Struct, frozen=True):
 
     namespace: str
     name: str
+    uid: str
     owner: Owner
+    controller: Owner | None  # what makes another one when this one goes: of a Deployment's pod the ReplicaSet
+    ready: bool
+    leaving: bool  # deleted, and not gone yet
     judged: Judged
 
 
-def namespaces(api: Api) -> list[str]:
-    """The namespaces that are opted in. Raises ApiError."""
-    query = {"labelSelector": f"{INJECT}=enabled"}
+def namespaces(api: Api, *more: str) -> list[str]:
+    """The namespaces that are opted in, and have these labels (`KEY=VALUE`) too. Raises ApiError."""
+    query = {"labelSelector": ",".join((f"{INJECT}=enabled", *more))}
     found = msgspec.json.decode(api.request("GET", "/api/v1/namespaces", query=query), type=_Names)
     return sorted(each.metadata.name for each in found.items if each.metadata.deletion_timestamp is None)
 
 
-def pods(api: Api, namespace: str, settings: Settings) -> Iterator[Found]:
-    """Every pod of the namespace that lives, judged. Raises ApiError."""
+def pods(api: Api, namespace: str, settings: Settings, *, leaving: bool = False) -> Iterator[Found]:
+    """Every pod of the namespace that is not over, judged; those that leave only if asked for. Raises ApiError."""
     profile = settings.profile(namespace)
     owners: dict[str, Owner] = {}
     more: str | None = ""
@@ -96,25 +106,39 @@ def pods(api: Api, namespace: str, settings: Settings) -> Iterator[Found]:
         page = msgspec.json.decode(api.request("GET", f"/api/v1/namespaces/{namespace}/pods", query=query), type=_Page)
         for raw in page.items:
             seen = msgspec.json.decode(raw, type=_Pod)
-            if seen.metadata.deletion_timestamp or (seen.status and seen.status.phase in _OVER):
+            status, leaves = seen.status or _Status(), seen.metadata.deletion_timestamp is not None
+            if (leaves and not leaving) or status.phase in _OVER:
                 continue
             pod = review.parse_pod(raw)
-            if pod is not None:
-                yield Found(namespace, seen.metadata.name, _owner(api, namespace, seen, owners), judge(pod, profile))
+            if pod is None:
+                continue
+            controller = _controller(seen.metadata)
+            yield Found(
+                namespace=namespace,
+                name=seen.metadata.name,
+                uid=seen.metadata.uid,
+                owner=_owner(api, namespace, seen, controller, owners),
+                controller=controller,
+                ready=any(each.type == "Ready" and each.status == "True" for each in status.conditions or ()),
+                leaving=leaves,
+                judged=judge(pod, profile),
+            )
         more = page.metadata.continue_ or None
 
 
-def _owner(api: Api, namespace: str, pod: _Pod, known: dict[str, Owner]) -> Owner:
+def _controller(metadata: _Metadata) -> Owner | None:
+    first = next((each for each in metadata.owner_references or () if each.controller), None)
+    return Owner(first.api_version, first.kind, first.name, first.uid) if first else None
+
+
+def _owner(api: Api, namespace: str, pod: _Pod, controller: Owner | None, known: dict[str, Owner]) -> Owner:
     """The controller, and of a ReplicaSet its Deployment: that is what people look at."""
-    first = next((each for each in pod.metadata.owner_references or () if each.controller), None)
-    if first is None:
+    if controller is None:
         return Owner("v1", "Pod", pod.metadata.name, pod.metadata.uid)
-    if first.uid not in known:
+    if controller.uid not in known:
         above = None
-        if first.kind == "ReplicaSet":
-            found = api.find(f"/apis/apps/v1/namespaces/{namespace}/replicasets/{first.name}")
-            references = msgspec.json.decode(found, type=_Named).metadata.owner_references if found else None
-            above = next((each for each in references or () if each.controller), None)
-        owner = above or first
-        known[first.uid] = Owner(owner.api_version, owner.kind, owner.name, owner.uid)
-    return known[first.uid]
+        if controller.kind == "ReplicaSet":
+            found = api.find(f"/apis/apps/v1/namespaces/{namespace}/replicasets/{controller.name}")
+            above = _controller(msgspec.json.decode(found, type=_Named).metadata) if found else None
+        known[controller.uid] = above or controller
+    return known[controller.uid]

@@ -46,6 +46,12 @@ class Exporter:
             ["plane_namespace", "state"],
             registry=self.registry,
         )
+        self.evictions = Counter(
+            "plane_webhook_operate_evictions",
+            "Pods that were evicted to be injected, and that a budget kept from it (refused).",
+            ["plane_namespace", "outcome"],
+            registry=self.registry,
+        )
         self._last = time.monotonic()
 
     def census(self, namespaces: Iterable[str], found: Iterable[tuple[str, State]]) -> None:

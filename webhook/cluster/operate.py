@@ -12,22 +12,25 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
 import certs
+from certs.issuing import BACKDATED
 from webhook import log
-from webhook.cluster import certificates, report
+from webhook.cluster import certificates
 from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import namespaces, pods
 from webhook.cluster.certificates import Files, Issue, Observed, Store, Trust
 from webhook.cluster.endpoints import SERVICE, endpoints, served
+from webhook.cluster.evictions import HEAL, Healer, Notebook
 from webhook.cluster.exporter import Exporter
 from webhook.cluster.installed import OPERATE, Registration, Secret
 from webhook.cluster.lease import Lease
 from webhook.cluster.registration import condition
+from webhook.cluster.report import Reporter
 from webhook.settings import Settings
 
 # Seconds between passes; what they read are four small objects, by name.
@@ -35,6 +38,8 @@ INTERVAL = 5.0
 _LONGEST_WAIT = 60.0
 # Seconds between two looks at the pods: with the time that a look takes, a pod that slipped by is found within 30.
 CENSUS = 15.0
+# By how much this clock may differ from the API server's: certificates hold from that long before they are made.
+CLOCKS = BACKDATED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +56,16 @@ class Options:
 class Operator:
     """One process of `operate`."""
 
-    def __init__(self, api: Api, settings: Settings, options: Options) -> None:
+    def __init__(
+        self,
+        api: Api,
+        settings: Settings,
+        options: Options,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._api = api
+        self._now = now
         self._options = options
         self._settings = settings
         self._condition = condition(settings)
@@ -60,13 +73,13 @@ class Operator:
         identity = f"{socket.gethostname()}-{os.getpid()}"
         self._lease = Lease(api, options.namespace, OPERATE, identity)
         self.exporter = Exporter()
+        self._reporter = Reporter(api, options.namespace)
+        self._healer = Healer(api, options.namespace, settings, self.exporter)
         self._pending: Files | None = None
         self._bundle_since = _Since()
         self._quiet_since = _Since()
         self._said: set[str] = set()
-        self._events: set[str] = set()
         self._counted: float | None = None
-        self._state: dict[str, str] | None = None
 
     def run(self, ended: threading.Event) -> None:
         """Make passes until `ended` is set; then give the Lease back."""
@@ -92,6 +105,7 @@ class Operator:
         if not leads:
             self._pending = None
             self.exporter.forget()  # who acts tells
+            self._reporter.forget()
             return
         try:
             self._certificates()
@@ -103,13 +117,14 @@ class Operator:
     def _census(self) -> None:
         """Look at every pod of the namespaces that are opted in, and say what is amiss."""
         opted_in = namespaces(self._api)
-        found = [each for name in opted_in for each in pods(self._api, name, self._settings)]
+        healed = namespaces(self._api, f"{HEAL}=enabled")
+        notebook = Notebook(self._api, self._options.namespace) if healed else None
+        every = {name: list(pods(self._api, name, self._settings, leaving=True)) for name in opted_in}
+        found = [each for name in opted_in for each in every[name] if not each.leaving]
         self.exporter.census(opted_in, ((each.namespace, each.judged.state) for each in found))
-        state = report.state(found, opted_in)
-        if state != self._state:
-            report.publish(self._api, self._options.namespace, state)
-            self._state = state
-        report.announce(self._api, found, self._events)
+        self._reporter.report(found, opted_in)
+        if notebook is not None and self._lease.hold():  # the look may have taken its time
+            self._healer.heal(notebook, {name: every[name] for name in healed if name in every})
 
     def _certificates(self) -> None:
         secret = Secret(self._api, self._options.namespace, self._options.secret) if self._manages else None
@@ -137,7 +152,16 @@ class Operator:
             bundle_age=self._bundle_since(registration.bundle),
             quiet=self._quiet_since((tuple(sorted((secret.files or {}).items())), tuple(leaves))),
         )
-        now = datetime.now(UTC)
+        now = self._now()
+        theirs = self._api.date
+        if theirs is not None and abs(now - theirs) > CLOCKS:
+            # It is the API server that judges what is served: it would refuse a pair that was made on another day.
+            self._say(
+                "error",
+                "certificate: nothing is done as long as this clock and the API server's differ by more than "
+                f"{CLOCKS.seconds // 60} minutes: set the node's clock right",
+            )
+            return
         action = certificates.plan(seen, host=self._host, now=now)
         match action:
             case Issue(why):

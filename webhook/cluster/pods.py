@@ -12,11 +12,11 @@ from typing import Any, TypedDict
 
 import msgspec
 
-from webhook.admission import Reason, decide
+from webhook.admission import Reason, Risk, decide
 from webhook.admission.guard import ARGV0
 from webhook.admission.injection import PROVENANCE, variables
 from webhook.admission.review import Container, Pod
-from webhook.settings import Profile, Publish
+from webhook.settings import Env, Profile, Publish
 
 
 class State(StrEnum):
@@ -31,7 +31,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A pod's state; `reason` is the decision about it, made now."""
+    """A pod's state; `reason` is the decision about it, made now.
+
+    `risks` stay open in it; `kept` are variables that it sets itself, so that the configuration's are not in effect.
+    """
 
     state: State
     reason: Reason
@@ -39,6 +42,8 @@ class Judged:
     container: str = ""
     version: str = ""  # of the webhook that injected it
     settings: str = ""  # by which: their digest
+    risks: tuple[Risk, ...] = ()
+    kept: tuple[str, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -53,6 +58,7 @@ class Judged:
         return self.reason.sentence
 
 
+_OURS = frozenset(Env().variables())  # a stranger's word for one of them must not get into an Event
 _UNCOVERED = {
     Reason.NOT_EFFECTIVE,
     Reason.NOT_KNOWN,
@@ -87,6 +93,8 @@ def judge(pod: Pod, profile: Profile) -> Judged:
         decision.container,
         version=first.get("version", ""),
         settings=first.get("digest", ""),
+        risks=decision.risks,
+        kept=tuple(dict.fromkeys(name for each in said for name in each.get("kept", ()) if name in _OURS)),
     )
 
 

@@ -1,10 +1,11 @@
-"""What is said of pods that slipped by: an Event on their Deployment, and the ConfigMap that has the state of all."""
+"""What is said of the pods that were found: Events on what they belong to, and a ConfigMap with the state of all."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -17,62 +18,146 @@ from webhook.cluster.installed import OPERATE
 from webhook.cluster.pods import State
 
 STATE = "plane-webhook-state"
-# What wants a hand.
-SPOKEN = (State.MISSED, State.OUTDATED, State.UNCOVERED)
 # The Events of one pass: of a cluster full of bad pods the first say enough, and the next pass goes on.
 _EVENTS = 20
-_KNOWN = 5000  # names; those of past hours are of no use
 _LONGEST_MESSAGE = 1000  # an Event takes 1024 characters
+_NAMED = 5  # pods; a Deployment of a hundred would say nothing else
 
 
-def announce(api: Api, found: Iterable[Found], said: set[str]) -> None:
-    """An Event on each owner with pods that want a hand, once an hour as long as that is so. Raises ApiError.
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One thing to say of what a pod belongs to, in a line of the ConfigMap and in an Event.
 
-    `said` holds the names of Events that are known to be there; the API server forgets them after an hour by default.
+    `urgent` wants a hand: it is said again each hour, when the API server has forgotten the last Event. The rest is how
+    the workload is made, and said when that changes.
     """
-    groups: dict[tuple[str, str, State, str], list[Found]] = {}
-    for each in found:
-        if each.judged.state in SPOKEN:
-            groups.setdefault((each.namespace, each.owner.uid, each.judged.state, each.judged.reason), []).append(each)
-    made = 0
-    for key, group in groups.items():
+
+    line: str
+    reason: str
+    text: str
+    urgent: bool = False
+    normal: bool = False
+
+
+@dataclass(slots=True)
+class _Group:
+    """A statement about several pods of one owner."""
+
+    statement: Statement
+    first: Found
+    names: list[str] = field(default_factory=list)
+
+
+class Reporter:
+    """What one process says; `own` is the webhook's namespace."""
+
+    def __init__(self, api: Api, own: str) -> None:
+        self._api = api
+        self._metadata = {"name": STATE, "namespace": own, "labels": {"app.kubernetes.io/name": OPERATE}}
+        self._path = f"/api/v1/namespaces/{own}/configmaps/{STATE}"
+        self.forget()
+
+    def forget(self) -> None:
+        """Somebody else says it now."""
+        self._written: dict[str, str] | None = None
+        self._said: set[str] = set()
+
+    def report(self, found: Sequence[Found], opted_in: Sequence[str]) -> None:
+        """Say what is new of all the pods of the namespaces that are opted in. Raises ApiError."""
+        if self._written is None:
+            self._written = self._read()
+            # What another process has written it has also said.
+            self._said = {f"{name} {line}" for name, text in self._written.items() for line in text.splitlines()}
+        self._announce(found)
+        data = state(found, opted_in)
+        if data != self._written:
+            manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata, "data": data}
+            self._api.apply(self._path, manifest, manager=OPERATE)
+            self._written = data
+
+    def _read(self) -> dict[str, str]:
+        raw = self._api.find(self._path)
+        return (msgspec.json.decode(raw).get("data") or {}) if raw is not None else {}
+
+    def _announce(self, found: Sequence[Found]) -> None:
         hour = f"{datetime.now(UTC):%Y%m%d%H}"
-        digest = hashlib.sha256("\0".join((*key, hour)).encode()).hexdigest()[:12]
-        event = _event(group, digest)
-        if event["metadata"]["name"] in said or made >= _EVENTS:
-            continue
-        try:
-            api.request("POST", f"/api/v1/namespaces/{key[0]}/events", body=msgspec.json.encode(event))
-        except ApiError as error:
-            if error.status != HTTPStatus.CONFLICT:  # it is there already
-                raise
-        if len(said) > _KNOWN:
-            said.clear()
-        said.add(event["metadata"]["name"])
-        made += 1
+        groups: dict[str, _Group] = {}
+        for each in found:
+            for statement in statements(each):
+                key = f"{each.namespace} {statement.line}{f' {hour}' if statement.urgent else ''}"
+                groups.setdefault(key, _Group(statement, each)).names.append(each.name)
+        self._said &= groups.keys()  # what is so no more is said anew when it is so again
+        for key in [each for each in groups if each not in self._said][:_EVENTS]:
+            group = groups[key]
+            names = sorted(group.names)
+            shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+            # The name says what it is about: the same Event is not made twice, by two processes either.
+            digest = hashlib.sha256(f"{group.first.owner.uid} {key}".encode()).hexdigest()[:12]
+            message = f"Pod {shown} {group.statement.text}"
+            _post(self._api, _event(group.first, digest, group.statement.reason, message, group.statement.normal))
+            self._said.add(key)
 
 
-def _event(group: Sequence[Found], digest: str) -> dict[str, Any]:
-    first = group[0]
-    owner, judged = first.owner, first.judged
-    names = ", ".join(sorted(each.name for each in group)[:5]) + (", ..." if len(group) > 5 else "")  # noqa: PLR2004
+def statements(pod: Found) -> Iterator[Statement]:
+    """All that is to be said of one pod."""
+    judged, owner = pod.judged, pod.owner.shown
+    about = f"{judged.state} {owner} ({judged.reason})"
+    container = f"(container {judged.container})"
+    match judged.state:
+        case State.MISSED:
+            yield Statement(about, "NotInjected", f"{container} {judged.sentence}{remedy(pod)}", urgent=True)
+        case State.OUTDATED:
+            yield Statement(about, "OtherSettings", f"{container} {judged.sentence}{remedy(pod)}", urgent=True)
+        case State.UNCOVERED:
+            yield Statement(about, "NotCovered", f"{container} is not covered: {judged.sentence} ({judged.reason})")
+        case _:
+            pass
+    for risk in judged.risks:
+        yield Statement(f"risk {owner} ({risk})", "Risk", f"{container} has a risk: {risk.sentence} ({risk})")
+    if judged.kept:
+        names = ", ".join(judged.kept)
+        text = f"{container} sets {names} itself: that stays, and what the configuration has for it is not in effect"
+        yield Statement(f"kept {owner} ({names})", "KeptVariables", text, normal=True)
+
+
+def remedy(pod: Found) -> str:
+    """The command that has pods made anew, after a colon; nothing where there is none for this kind."""
+    if pod.owner.kind in ("Deployment", "StatefulSet", "DaemonSet"):
+        return f": kubectl -n {pod.namespace} rollout restart {pod.owner.shown}"
+    return ""
+
+
+def say(api: Api, pod: Found, reason: str, message: str, *, normal: bool = False) -> None:
+    """An Event on what a pod belongs to, now. Raises ApiError."""
+    digest = hashlib.sha256(f"{message} {datetime.now(UTC)}".encode()).hexdigest()[:12]
+    _post(api, _event(pod, digest, reason, message, normal))
+
+
+def _post(api: Api, event: Mapping[str, Any]) -> None:
+    namespace = event["metadata"]["namespace"]
+    try:
+        api.request("POST", f"/api/v1/namespaces/{namespace}/events", body=msgspec.json.encode(event))
+    except ApiError as error:
+        if error.status != HTTPStatus.CONFLICT:  # it is there already
+            raise
+
+
+def _event(pod: Found, digest: str, reason: str, message: str, normal: bool) -> dict[str, Any]:  # noqa: FBT001
+    owner = pod.owner
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    message = f"Pod {names} (container {judged.container}) {judged.sentence}{_remedy(first)}"
-    if judged.state is State.UNCOVERED:
-        message = f"Pod {names}, container {judged.container}: {judged.sentence} ({judged.reason})"
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{owner.name[:200]}.{digest}", "namespace": first.namespace},
+        "metadata": {"name": f"{owner.name[:200]}.{digest}", "namespace": pod.namespace},
         "involvedObject": {
             "apiVersion": owner.api_version,
             "kind": owner.kind,
             "name": owner.name,
-            "namespace": first.namespace,
+            "namespace": pod.namespace,
             "uid": owner.uid,
         },
-        "type": "Warning",
-        "reason": {State.MISSED: "NotInjected", State.OUTDATED: "OtherSettings"}.get(judged.state, "NotCovered"),
+        "type": "Normal" if normal else "Warning",
+        "reason": reason,
         "message": message[:_LONGEST_MESSAGE],
         "source": {"component": OPERATE},
         "firstTimestamp": now,
@@ -81,39 +166,16 @@ def _event(group: Sequence[Found], digest: str) -> dict[str, Any]:
     }
 
 
-def _remedy(found: Found) -> str:
-    if found.owner.kind in ("Deployment", "StatefulSet", "DaemonSet"):
-        return f": kubectl -n {found.namespace} rollout restart {found.owner.shown}"
-    return ""
-
-
 def state(found: Iterable[Found], opted_in: Sequence[str]) -> dict[str, str]:
-    """The ConfigMap's data: of each opted-in namespace its numbers, and each owner that wants a hand."""
-    lines: dict[str, list[str]] = {}
+    """The ConfigMap's data: of each opted-in namespace its numbers, and a line for each statement."""
+    lines: dict[str, set[str]] = {name: set() for name in opted_in}
     counts: dict[str, Counter[State]] = {name: Counter() for name in opted_in}
     for each in found:
         counts[each.namespace][each.judged.state] += 1
-        if each.judged.state in SPOKEN:
-            lines.setdefault(each.namespace, []).append(
-                f"{each.judged.state} {each.owner.shown} ({each.judged.reason})"
-            )
+        lines[each.namespace].update(statement.line for statement in statements(each))
     return {
         name: "\n".join(
-            [
-                ", ".join(f"{each}: {count[each]}" for each in State if each is not State.OUT),
-                *sorted(set(lines.get(name, ()))),
-            ]
+            [", ".join(f"{each}: {count[each]}" for each in State if each is not State.OUT), *sorted(lines[name])]
         )
         for name, count in counts.items()
     }
-
-
-def publish(api: Api, namespace: str, data: dict[str, str]) -> None:
-    """Write the ConfigMap, in the webhook's own namespace. Raises ApiError."""
-    manifest = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": STATE, "namespace": namespace, "labels": {"app.kubernetes.io/name": OPERATE}},
-        "data": data,
-    }
-    api.apply(f"/api/v1/namespaces/{namespace}/configmaps/{STATE}", manifest, manager=OPERATE)

@@ -1,0 +1,245 @@
+"""Healing, in the namespaces that ask for it: bad pods are evicted one by one, and their controllers make good ones.
+
+`webhook.cluster.healing` decides; here is what it needs to know, and what is done. An attempt is written to a ConfigMap
+at the version that was read before it is made, so of two that act at once one is refused, and one that is killed and
+starts anew knows of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from webhook import log
+from webhook.admission import review
+from webhook.cluster import healing, report
+from webhook.cluster.api import Api, ApiError
+from webhook.cluster.census import Found
+from webhook.cluster.exporter import Exporter
+from webhook.cluster.healing import Course, Courses
+from webhook.cluster.installed import OPERATE
+from webhook.cluster.pods import State, judge
+from webhook.settings import Settings
+
+HEAL = "plane-webhook/heal"
+COURSES = "plane-webhook-healing"
+# What is to be bound in a namespace, for healing to be possible there.
+ROLE = "plane-webhook-heal"
+# Seconds after a try that showed that an eviction would not help, until the next one.
+TRY_AGAIN = 60.0
+
+
+class _Metadata(msgspec.Struct):
+    uid: str
+
+
+class _Controller(msgspec.Struct):
+    metadata: _Metadata
+    spec: dict[str, Any]
+    status: dict[str, Any] = {}
+
+    @property
+    def wanted(self) -> int:
+        """How many pods it should have: a DaemonSet says so in its status."""
+        return int(self.status.get("desiredNumberScheduled", self.spec.get("replicas", 1)))
+
+
+class Healer:
+    """What one process does about it; `own` is the webhook's namespace."""
+
+    def __init__(
+        self, api: Api, own: str, settings: Settings, exporter: Exporter, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._api = api
+        self._own = own
+        self._settings = settings
+        self._exporter = exporter
+        self._clock = clock
+        self._bad: dict[str, float] = {}  # uid of a pod: since when it has been seen to be bad
+        self._courses: dict[str, tuple[Courses, float]] = {}  # of a namespace, and since when they are as they are
+        self._tried: dict[str, float] = {}
+        self._said: set[tuple[str, str]] = set()
+
+    def heal(self, notebook: Notebook, found: Mapping[str, Sequence[Found]]) -> None:
+        """Do the next thing in each of these namespaces, all of whose pods are `found`. Raises ApiError.
+
+        The notebook is from before they were listed.
+        """
+        now = self._clock()
+        bad = {each.uid for pods in found.values() for each in pods if healing.eligible(each)}
+        self._bad = {uid: self._bad.get(uid, now) for uid in bad}
+        owners = {each.owner.uid for pods in found.values() for each in pods}
+        self._said = {each for each in self._said if each[0] in owners}
+        for namespace, pods in found.items():
+            try:
+                self._namespace(namespace, pods, notebook, now)
+            except ApiError as error:
+                if not _lacks_right(error):
+                    raise
+                self._tried[namespace] = now
+                self._refused(namespace, pods, error)
+
+    def _namespace(self, namespace: str, pods: Sequence[Found], notebook: Notebook, now: float) -> None:
+        courses = notebook.courses(namespace)
+        if self._courses.get(namespace, (None, now))[0] != courses:
+            self._courses[namespace] = (courses, now)
+        since = self._courses.setdefault(namespace, (courses, now))[1]
+        makers = self._makers(namespace, pods, courses)
+        step = healing.plan(
+            pods,
+            {uid: each.wanted for uid, each in makers.items()},
+            courses,
+            bad_for={uid: now - each for uid, each in self._bad.items()},
+            unchanged=now - since,
+        )
+        for each in step.given_up:
+            many = len(healing.PAUSES) + 1
+            self._say(each, f"is left as it is: {many} attempts in a row did not put it right{report.remedy(each)}")
+        if step.evict is None:
+            if step.courses != courses:
+                notebook.write(namespace, step.courses)
+            return
+        if now - self._tried.get(namespace, now - TRY_AGAIN) < TRY_AGAIN:
+            return
+        pod = step.evict
+        assert pod.controller is not None  # noqa: S101 - what may be evicted has one
+        problem = self._would_stay(pod, makers[pod.controller.uid])
+        if problem:
+            self._tried[namespace] = now
+            self._say(pod, f"is not evicted, for another one would be no better: {problem}")
+            return
+        notebook.write(namespace, step.courses)
+        self._evict(pod)
+
+    def _makers(self, namespace: str, pods: Sequence[Found], courses: Courses) -> dict[str, _Controller]:
+        """The controllers that matter: those of bad pods, and those that have had a pod evicted."""
+        matter = {uid: (course.kind, course.name) for uid, course in courses.items()}
+        for each in pods:
+            if each.controller is not None and healing.eligible(each):
+                matter[each.controller.uid] = (each.controller.kind, each.controller.name)
+        found = {uid: self._maker(namespace, uid, *which) for uid, which in matter.items()}
+        return {uid: each for uid, each in found.items() if each is not None}
+
+    def _maker(self, namespace: str, uid: str, kind: str, name: str) -> _Controller | None:
+        raw = self._api.find(f"/apis/apps/v1/namespaces/{namespace}/{kind.lower()}s/{name}")
+        found = msgspec.json.decode(raw, type=_Controller) if raw is not None else None
+        return found if found is not None and found.metadata.uid == uid else None
+
+    def _would_stay(self, pod: Found, maker: _Controller) -> str | None:
+        """Why another pod of this template would be no better, by a server-side dry run; None if it would be."""
+        template = maker.spec["template"]
+        metadata = {key: value for key, value in (template.get("metadata") or {}).items() if value}
+        metadata.pop("creationTimestamp", None)
+        made = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {**metadata, "generateName": f"{pod.controller.name if pod.controller else ''}-"},
+            "spec": template["spec"],
+        }
+        path = f"/api/v1/namespaces/{pod.namespace}/pods"
+        try:
+            answer = self._api.request("POST", path, query={"dryRun": "All"}, body=msgspec.json.encode(made))
+        except ApiError as error:
+            if error.status == 0 or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR or _lacks_right(error):
+                raise
+            return str(error)
+        parsed = review.parse_pod(answer)
+        judged = judge(parsed, self._settings.profile(pod.namespace)) if parsed is not None else None
+        if judged is not None and judged.state is State.INJECTED:
+            return None
+        look = f"plane-webhook doctor -n {pod.namespace}"
+        return f"created now, it would not come out right (tried by a server-side dry run). What is wrong: {look}"
+
+    def _evict(self, pod: Found) -> None:
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod.name, "namespace": pod.namespace},
+            "deleteOptions": {"preconditions": {"uid": pod.uid}},
+        }
+        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/eviction"
+        try:
+            self._api.request("POST", path, body=msgspec.json.encode(body))
+        except ApiError as error:
+            if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                return  # somebody else was faster
+            if error.status != HTTPStatus.TOO_MANY_REQUESTS:
+                raise
+            self._exporter.evictions.labels(pod.namespace, "refused").inc()
+            self._say(pod, f"can't be evicted: {error}")
+            return
+        self._exporter.evictions.labels(pod.namespace, "made").inc()
+        self._said = {each for each in self._said if each[0] != pod.owner.uid}
+        log.line("info", "healing: a pod is evicted", namespace=pod.namespace, pod=pod.name, owner=pod.owner.shown)
+        report.say(self._api, pod, "Evicted", f"Pod {pod.name} {_EVICTED[pod.judged.state]}", normal=True)
+
+    def _refused(self, namespace: str, pods: Sequence[Found], error: ApiError) -> None:
+        bind = (
+            f"kubectl -n {namespace} create rolebinding {ROLE} --clusterrole={ROLE} "
+            f"--serviceaccount={self._own}:{OPERATE}"
+        )
+        for each in {pod.owner.uid: pod for pod in pods if healing.eligible(pod)}.values():
+            self._say(
+                each, f"is not healed, though its namespace asks for it, for the right is missing ({error}): {bind}"
+            )
+
+    def _say(self, pod: Found, what: str) -> None:
+        """Once until a pod of this owner is evicted."""
+        if (pod.owner.uid, what) not in self._said:
+            self._said.add((pod.owner.uid, what))
+            log.line("warning", f"healing: {pod.name} {what}", namespace=pod.namespace, owner=pod.owner.shown)
+            report.say(self._api, pod, "NotHealed", f"Pod {pod.name} {what}")
+
+
+_EVICTED = {
+    State.MISSED: "is evicted, for it is not injected; the one in its place will be",
+    State.OUTDATED: "is evicted, for it is injected with other settings; the one in its place has those of now",
+}
+
+
+def _lacks_right(error: ApiError) -> bool:
+    """Whether it is a right that is missing: a quota and Pod Security refuse a pod by the same status."""
+    return error.status == HTTPStatus.FORBIDDEN and " cannot " in str(error)
+
+
+class Notebook:
+    """The ConfigMap with the courses of all namespaces, at the version that was read."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        """Read it; `namespace` is the webhook's. Raises ApiError."""
+        self._api = api
+        self._path = f"/api/v1/namespaces/{namespace}/configmaps/{COURSES}"
+        self._metadata = {"name": COURSES, "namespace": namespace}
+        self._take(api.find(self._path))
+
+    def courses(self, namespace: str) -> dict[str, Course]:
+        """Those of one namespace; none where what is written can't be read."""
+        try:
+            return msgspec.json.decode(self._data.get(namespace, "{}"), type=dict[str, Course])
+        except msgspec.MsgspecError:
+            return {}
+
+    def write(self, namespace: str, courses: Courses) -> None:
+        """Note them. Raises ApiError; a conflict if somebody wrote since it was read."""
+        self._data.pop(namespace, None)
+        if courses:
+            self._data[namespace] = msgspec.json.encode(courses).decode()
+        if "resourceVersion" not in self._metadata:
+            # Without data: of two that make it at once, the write decides.
+            self._take(self._apply({}), keep=True)
+        self._take(self._apply(self._data))
+
+    def _apply(self, data: dict[str, str]) -> bytes:
+        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata, "data": data}
+        return self._api.apply(self._path, manifest, manager=OPERATE)
+
+    def _take(self, raw: bytes | None, *, keep: bool = False) -> None:
+        found = msgspec.json.decode(raw) if raw is not None else {}
+        if not keep:
+            self._data: dict[str, str] = found.get("data") or {}
+        if found:
+            self._metadata["resourceVersion"] = found["metadata"]["resourceVersion"]
