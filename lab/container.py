@@ -4,7 +4,7 @@ Real are: the exact command and args as PID 1 of its own pid namespace, its user
 root, volumes with their modes and limits (they survive a restart, as a pod's do), signals, exit codes, `exec`. Unlike a
 real one, a container shares the host's network, sees the host's /usr and /etc read-only in place of the image's, has no
 terminal, has a variable PWD, and never gains privileges (bubblewrap sets no_new_privs). Without root its user is one of
-a user namespace. tests/e2e/test_node.py holds it to a real kubelet and container engine.
+a user namespace. tests/e2e/node/test_twins.py holds it to a real kubelet and container engine.
 
 It is there beside lab/node because it starts at once and needs no root: the faults of tests/effect and bench/effect
 start containers by the hundred.

@@ -4,7 +4,7 @@ The rules are those of Kubernetes 1.36: pkg/kubelet/kubelet_pods.go (environment
 (command and args), third_party/forked/golang/expansion, pkg/volume (files and modes). What isn't emulated is refused,
 never guessed: a test that passes here must not rest on something that a kubelet would do otherwise.
 
-tests/e2e/test_node.py holds it to a real kubelet.
+tests/e2e/node/test_twins.py holds it to a real kubelet.
 
 Not here: init containers, probes, lifecycle hooks, stdin and tty, the variables of Services.
 """

@@ -15,6 +15,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,14 @@ class ControlPlane(Startable):
     ) -> str:
         """Return what helm, or its other version `helm4`, printed; `check` as for kubectl."""
         return self._client(program, *args, stdin=input, check=check)
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables by which a shell finds kubectl, helm and plane-webhook, and they this control plane."""
+        folders = [binary("kubectl").parent, binary("helm").parent, Path(sys.executable).parent]
+        own = {"KUBECONFIG": self.kubeconfig, "KUBECACHEDIR": self._files / "kubectl"}
+        own |= {f"HELM_{kind}_HOME": self._files / "helm" / kind for kind in ("CACHE", "CONFIG", "DATA")}
+        path = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
+        return os.environ | {variable: str(value) for variable, value in own.items()} | {"PATH": path}
 
     def apply(self, *objects: dict[str, Any]) -> None:
         """Apply objects server-side."""
@@ -209,12 +218,10 @@ class ControlPlane(Startable):
 
     def _client(self, name: str, *args: str | Path, stdin: str | None, check: bool) -> str:
         """Run kubectl or helm, one version for every server: the lab has them handle stable kinds only."""
-        own = {"KUBECONFIG": self.kubeconfig, "KUBECACHEDIR": self._files / "kubectl"}
-        own |= {f"HELM_{kind}_HOME": self._files / "helm" / kind for kind in ("CACHE", "CONFIG", "DATA")}
         done = subprocess.run(
             [binary(name), *args],
             input=stdin,
-            env=os.environ | {variable: str(path) for variable, path in own.items()},
+            env=self.environment(),
             capture_output=True,
             text=True,
             check=False,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ from lab.process import Process, free_port, wait_for
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["ADDRESS", "Node", "ensure_possible"]
+__all__ = ["ADDRESS", "Node", "ensure_possible", "is_ready"]
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _ETCD = "http://127.0.0.1:2379"
@@ -122,10 +123,12 @@ class Node(ControlPlane):
         self._components[component][0].kill()
 
     def restart(self, component: str) -> None:
-        """Start a component again that was killed."""
+        """Start a component again that was killed. A kubelet ends at once where no container engine answers."""
         process, args = self._components[component]
         self._processes.remove(process)
-        self._run(component, *args)
+        process = self._run(component, *args)
+        if component == "containerd":
+            wait_for(self._engine_answers, START_TIMEOUT, "containerd takes connections", need=[process])
 
     def pid_1(self, pod: dict[str, Any]) -> int:
         """Return the pid, as this machine numbers it, of the first process of the pod's only container."""
@@ -140,7 +143,7 @@ class Node(ControlPlane):
 
         def ready() -> list[dict[str, Any]]:
             pods = self.pods(namespace, selector)
-            return pods if pods and all(map(_is_ready, pods)) else []
+            return pods if pods and all(map(is_ready, pods)) else []
 
         try:
             return wait_for(ready, timeout, f"the pods of {namespace} are ready")
@@ -148,9 +151,13 @@ class Node(ControlPlane):
             events = self.kubectl("-n", namespace, "get", "pods,events", check=False)
             raise LabError(f"{error}\n{events}") from None
 
+    def _engine_answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(f"/proc/{self._pid}/root{configuration.SOCKET}") == 0
+
     def _ready(self) -> bool:
         found = self.api.get(f"/api/v1/nodes/{configuration.NAME}")
-        return found.is_success and _is_ready(found.json()) and not found.json()["spec"].get("taints")
+        return found.is_success and is_ready(found.json()) and not found.json()["spec"].get("taints")
 
     def _start_keeper(self) -> int:
         with (self._files / "keeper.log").open("wb") as log:
@@ -209,6 +216,7 @@ def _status(pid: str) -> str:
     return Path(f"/proc/{pid}/status").read_text()
 
 
-def _is_ready(thing: dict[str, Any]) -> bool:
+def is_ready(thing: dict[str, Any]) -> bool:
+    """Tell whether a pod or a node has that condition."""
     conditions = thing.get("status", {}).get("conditions", [])
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lab import ourimage
 from lab.process import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lab.node import Node
 
 CHART = ourimage.REPOSITORY / "manifests/chart"
 NAMESPACE = "plane-webhook"
+LABEL = "plane-webhook/inject=enabled"  # what opts a namespace in
 REPOSITORY, TAG = "lab/plane-webhook", "0.1.0"
 READY = 90.0  # seconds; about 20 alone on two cores: the certificate is made meanwhile
 
 
-@contextmanager
-def installed(node: Node, *values: str) -> Iterator[None]:
-    """Install it as README says, and uninstall it when the block ends: `operate` makes the certificate."""
+def install(node: Node) -> None:
+    """Install it as README says, and wait until pods are injected: `operate` makes the certificate first."""
     node.registry.add(f"{REPOSITORY}:{TAG}", ourimage.image())
     node.helm(
         *("install", "plane-webhook", CHART, "--namespace", NAMESPACE, "--create-namespace"),
-        *("--set", f"image.repository={REPOSITORY},image.tag={TAG}", *values),
+        *("--set", f"image.repository={REPOSITORY},image.tag={TAG}"),
     )
     for deployment in ("plane-webhook-operate", "plane-webhook"):
         node.kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{deployment}", f"--timeout={READY:g}s")
     bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}"
     asked = ("get", "mutatingwebhookconfiguration", "plane-webhook", "-o", bundle)
     wait_for(lambda: node.kubectl(*asked), READY, "operate fills in the registration")
-    yield
-    node.helm("uninstall", "plane-webhook", "--namespace", NAMESPACE)
-    node.kubectl("delete", "namespace", NAMESPACE, "--wait=false")

@@ -1,18 +1,22 @@
-"""Callers that hardly pause, and the connections that the API server keeps for them."""
+"""Callers that hardly pause, or come at a rate; and the connections that the API server keeps for them."""
 
 from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from tests.e2e.cluster import api_pod, create, injected
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lab.controlplane import ControlPlane
 
 _ESTABLISHED = "01"  # include/net/tcp_states.h
+_AT_ONCE = 32  # calls of one Steady: at 10 a second these are late only when each takes 3 s
 
 
 class Load:
@@ -50,6 +54,41 @@ class Load:
         before = self.calls
         time.sleep(seconds)
         assert self.calls > before, "the callers are stuck"
+
+
+class Steady:
+    """Calls something so many times a second for a `with` block, however long each call takes.
+
+    `failures` holds what the calls raised, each with the second in which it was called; it is there at the end.
+    """
+
+    def __init__(self, call: Callable[[], object], rate: float) -> None:
+        self._call, self._rate = call, rate
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self._calls: list[Future[object]] = []
+        self.failures: list[str] = []
+
+    @property
+    def calls(self) -> int:
+        return len(self._calls)
+
+    def _work(self) -> None:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            due = time.monotonic()
+            while not self._over.wait(max(0.0, due - time.monotonic())):
+                self._calls.append(pool.submit(self._call))
+                due += 1 / self._rate
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        raised = ((number / self._rate, call.exception()) for number, call in enumerate(self._calls))
+        self.failures = [f"{second:.1f} s: {error!r}" for second, error in raised if error is not None]
 
 
 def connections(port: int) -> set[int]:

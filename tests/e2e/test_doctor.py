@@ -278,8 +278,8 @@ def test_a_pod_that_is_opted_out_is_a_note(healthy: ControlPlane, tmp_path: Path
 
 
 def test_each_code_has_a_test_that_sees_it() -> None:
-    """But `port-blocked` and `not-in-effect`, which need a kubelet: tests/e2e/test_node_doctor.py has those."""
-    text = Path(__file__).read_text() + (Path(__file__).parent / "test_node_doctor.py").read_text()
+    """But `port-blocked` and `not-in-effect`, which need a kubelet: tests/e2e/node/test_doctor.py has those."""
+    text = Path(__file__).read_text() + (Path(__file__).parent / "node/test_doctor.py").read_text()
     assert [code for code in {**PROBLEMS, **NOTES} if f'"{code}"' not in text] == []
 
 

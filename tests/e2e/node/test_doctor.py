@@ -7,24 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.broker import Broker
 from lab.node import webhook as ours
-from lab.node.plane import API, INJECTED, WORKER, Release
+from lab.node.plane import API, INJECTED, WORKER
 from lab.packages import program
-from lab.postgres import Postgres
 from lab.process import wait_for
-from tests.e2e.cluster import INJECT
 from tests.e2e.test_doctor import run
 from webhook.cluster.api import Api
 from webhook.cluster.doctor import Report, examine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from lab.images import Image
     from lab.node import Node
-    from lab.redis import Redis
+    from lab.node.plane import Release
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("minutes_allowed")]
 
@@ -35,15 +30,6 @@ LIES = {
     "printf '\\033]0;owned\\007'; exit 3": "proof said nothing that can be read: ]0;owned",
     "rm -r /plane-webhook/lib; exec python3 -c 'raise SystemExit(1)'": "nothing at all",
 }
-
-
-@pytest.fixture(scope="module")
-def release(node: Node, image: Image, redis: Redis) -> Iterator[Release]:
-    with ours.installed(node), Broker() as broker, Postgres() as postgres:
-        made = Release(node, node.namespace("plane", INJECT), broker, redis, postgres)
-        made.prepare(image)
-        made.upgrade("busybox")
-        yield made
 
 
 def look(node: Node) -> Report:
