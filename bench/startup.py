@@ -13,9 +13,10 @@ import re
 import statistics
 import sys
 import tempfile
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import httpx
 
 from lab import images
 from lab.broker import Broker
@@ -136,8 +137,7 @@ def memory(image: Image, workers: int) -> None:
                 with Container.from_pod(what, image=image, config_maps=maps) as container:
                     container.wait_ready(port)
                     for number in range(20):
-                        asked = urllib.request.Request(f"http://127.0.0.1:{port}/api/exports/?id={number}", method="POST")
-                        urllib.request.urlopen(asked).close()
+                        httpx.post(f"http://127.0.0.1:{port}/api/exports/?id={number}", timeout=30).raise_for_status()
                     found[name].append(resident(container.processes()[-1].pid))
     plain, ours = statistics.median(found["without"]), statistics.median(found["with"])
     print(
