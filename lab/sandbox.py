@@ -132,15 +132,19 @@ class Sandboxed:
         return self.wait(30)
 
     def inhabitants(self) -> list[Inhabitant]:
-        """Return the namespace's processes, oldest first."""
-        found = []
+        """Return the namespace's processes in the order of its own pids: PID 1, then oldest first.
+
+        Outside of it the pids say nothing of that: the machine's begin anew at 300 when they have come to their end.
+        """
+        found = {}
         for entry in Path("/proc").iterdir():
             with suppress(OSError, ValueError):
                 pid = int(entry.name)
                 if os.stat(entry / "ns/pid").st_ino == self._namespace:  # noqa: PTH116
                     words = (entry / "cmdline").read_bytes().split(b"\0")[:-1]
-                    found.append(Inhabitant(pid, tuple(os.fsdecode(word) for word in words)))
-        return sorted(found, key=lambda each: each.pid)
+                    inside = (entry / "status").read_text(errors="replace").split("NSpid:")[1].splitlines()[0].split()[-1]
+                    found[int(inside)] = Inhabitant(pid, tuple(os.fsdecode(word) for word in words))
+        return [found[inside] for inside in sorted(found)]
 
     def __del__(self) -> None:
         with suppress(AttributeError, OSError):

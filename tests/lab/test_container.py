@@ -176,6 +176,15 @@ with Container.from_pod(pod, image=images.build()) as container:
     wait_for(lambda: not any(Path(f"/proc/{pid}/cwd").exists() for pid in pids), 10, "all of it is gone")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may say where pids go on")
+def test_its_first_process_comes_first_also_when_the_machines_pids_begin_anew(image: Image) -> None:
+    with Container.from_pod(pod("/bin/sh", "-c", "while :; do sleep 0.3; done"), image=image) as container:
+        (first, *_) = container.processes()
+        Path("/proc/sys/kernel/ns_last_pid").write_text("300")
+        wait_for(lambda: min(each.pid for each in container.processes()) < first.pid, 10, "a later one has a lower pid")
+        assert container.processes()[0] == first
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root's tmpfs mounts could be left behind")
 def test_no_mount_is_left_behind(image: Image) -> None:
     with Container.from_pod(pod("true"), image=image) as container:
