@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ import pytest
 
 from lab.process import Process, Startable, free_port, wait_for
 from lab.webhook import COMMAND, Webhook
-from tests.e2e.cluster import api_pod, create
+from tests.e2e.cluster import INJECT, api_pod, create, injected
 
 if TYPE_CHECKING:
     from lab.controlplane import ControlPlane
@@ -33,6 +33,7 @@ OWN = "plane-webhook"
 ACCOUNT = "plane-webhook-operate"
 SECRET = "plane-webhook-tls"
 REPLICA = "replica.lab.test"
+HEAL = {**INJECT, "plane-webhook/heal": "enabled"}
 
 MANIFESTS = Path(__file__).parents[2] / "manifests/operate"
 APPLY = ("apply", "--server-side", "--validate=strict", "-k", MANIFESTS)
@@ -99,8 +100,9 @@ class Kubelet(Startable):
 
     def _work(self) -> None:
         while not self._ended.wait(0.5):
-            for name, content in secret(self._plane).items():
-                (self._folder / name).write_bytes(content)
+            with suppress(httpx.TransportError):  # the API server may be away
+                for name, content in secret(self._plane).items():
+                    (self._folder / name).write_bytes(content)
 
 
 def secret(plane: ControlPlane) -> dict[str, bytes]:
@@ -187,6 +189,22 @@ def kubelet(plane: ControlPlane, *namespaces: str) -> Iterator[list[int]]:
     finally:
         ended.set()
         thread.join()
+
+
+def healed(plane: ControlPlane, namespace: str, replicas: int) -> bool:
+    """Whether there are as many pods as there should be, and each is injected."""
+    pods = plane.pods(namespace)
+    return len(pods) == replicas and all(map(injected, pods))
+
+
+def released(plane: ControlPlane, namespace: str, replicas: int = 1) -> str:
+    """A release in a namespace that nobody has opted in, whose pods run."""
+    plane.namespace(namespace)
+    wait_for(lambda: create(plane, namespace, api_pod(), dry_run=True).is_success, 15, "pods can be made")
+    plane.apply(deployment(namespace, replicas))
+    wait_for(lambda: len(plane.pods(namespace)) == replicas, 20, "its pods")
+    plane.settle(namespace)
+    return namespace
 
 
 def _ready(pod: dict[str, Any]) -> bool:

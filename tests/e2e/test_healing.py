@@ -9,24 +9,13 @@ import pytest
 
 from lab.process import wait_for
 from lab.webhook import Webhook
-from tests.e2e.cluster import INJECT, api_pod, create, injected
-from tests.e2e.operating import ACCOUNT, Operate, as_account, bind, deployment, kubelet
+from tests.e2e.cluster import INJECT, api_pod, create
+from tests.e2e.operating import ACCOUNT, HEAL, Operate, as_account, bind, healed, kubelet, released
 
 if TYPE_CHECKING:
     from lab.controlplane import ControlPlane
 
 pytestmark = pytest.mark.lab
-
-HEAL = {**INJECT, "plane-webhook/heal": "enabled"}
-
-
-def slipped(plane: ControlPlane, namespace: str, replicas: int) -> None:
-    """A release whose pods were there before anything asked the webhook about them."""
-    plane.namespace(namespace)
-    wait_for(lambda: create(plane, namespace, api_pod(), dry_run=True).is_success, 15, "pods can be made")
-    plane.apply(deployment(namespace, replicas))
-    wait_for(lambda: len(plane.pods(namespace)) == replicas, 20, "its pods")
-    plane.settle(namespace)
 
 
 def events(plane: ControlPlane, namespace: str, reason: str) -> list[str]:
@@ -49,26 +38,21 @@ def test_where_it_is_asked_for_and_granted_pods_are_evicted_one_by_one_and_nothi
     controlplane: ControlPlane, operate: Operate
 ) -> None:
     """Three namespaces: one asks and grants, one asks only, one doesn't ask."""
-    healed, asks, granted = "healed", "asks", "granted"
-    for name in (healed, asks, granted):
-        slipped(controlplane, name, 2)
-    for name in (healed, granted):
+    mended, asks, granted = "mended", "asks", "granted"
+    for name in (mended, asks, granted):
+        released(controlplane, name, 2)
+    for name in (mended, granted):
         bind(controlplane, name)
-    before = {name: (uids(controlplane, name), spec(controlplane, name)) for name in (healed, asks, granted)}
-    for name, labels in ((healed, HEAL), (asks, HEAL), (granted, INJECT)):
+    before = {name: (uids(controlplane, name), spec(controlplane, name)) for name in (mended, asks, granted)}
+    for name, labels in ((mended, HEAL), (asks, HEAL), (granted, INJECT)):
         controlplane.namespace(name, labels)
 
-    with kubelet(controlplane, healed) as counts:
-        wait_for(
-            lambda: all(map(injected, controlplane.pods(healed))) and len(controlplane.pods(healed)) == 2,
-            60,
-            "both are injected",
-            need=[operate.process],
-        )
+    with kubelet(controlplane, mended) as counts:
+        wait_for(lambda: healed(controlplane, mended, 2), 60, "both are injected", need=[operate.process])
     assert min(counts) >= 1  # of two
-    assert uids(controlplane, healed).isdisjoint(before[healed][0])
-    assert spec(controlplane, healed) == before[healed][1]
-    assert len(events(controlplane, healed, "Evicted")) == 2
+    assert uids(controlplane, mended).isdisjoint(before[mended][0])
+    assert spec(controlplane, mended) == before[mended][1]
+    wait_for(lambda: len(events(controlplane, mended, "Evicted")) == 2, 5, "that is said")
 
     said = wait_for(lambda: events(controlplane, asks, "NotHealed"), 15, "the right is missing")
     assert uids(controlplane, asks) == before[asks][0]
@@ -76,14 +60,14 @@ def test_where_it_is_asked_for_and_granted_pods_are_evicted_one_by_one_and_nothi
     assert len(said) == 1
     controlplane.kubectl(*said[0].partition(": kubectl ")[2].split())  # the command that it names
     with kubelet(controlplane, asks):
-        wait_for(lambda: all(map(injected, controlplane.pods(asks))), 60, "they are healed too", need=[operate.process])
+        wait_for(lambda: healed(controlplane, asks, 2), 60, "they are healed too", need=[operate.process])
     assert uids(controlplane, granted) == before[granted][0]
 
 
 @pytest.mark.usefixtures("serving")
 def test_a_budget_is_respected_asked_four_times_and_that_is_said(controlplane: ControlPlane, operate: Operate) -> None:
     name = "budgeted"
-    slipped(controlplane, name, 1)
+    released(controlplane, name, 1)
     bind(controlplane, name)
     budget = {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}
     metadata = {"name": "b", "namespace": name}
@@ -108,7 +92,7 @@ def test_while_nothing_answers_no_pod_is_evicted_for_another_one_would_be_no_bet
     controlplane: ControlPlane, operate: Operate, serving: Webhook
 ) -> None:
     name = "unanswered"
-    slipped(controlplane, name, 2)
+    released(controlplane, name, 2)
     bind(controlplane, name)
     before = uids(controlplane, name)
     serving.process.kill()
@@ -120,7 +104,7 @@ def test_while_nothing_answers_no_pod_is_evicted_for_another_one_would_be_no_bet
     finally:
         serving.start()
     with kubelet(controlplane, name):
-        wait_for(lambda: all(map(injected, controlplane.pods(name))), 60, "they are healed", need=[operate.process])
+        wait_for(lambda: healed(controlplane, name, 2), 60, "they are healed", need=[operate.process])
 
 
 @pytest.mark.usefixtures("operate")

@@ -187,6 +187,19 @@ def test_a_pod_that_does_not_become_ready_ends_it_in_its_namespace() -> None:
     assert world.evictions == [first]
 
 
+def test_while_a_pod_is_not_ready_only_that_one_may_go() -> None:
+    """It is missed by nobody; the others are all that there is."""
+    world = World()
+    world.pods[1].ready_at = DAY
+    world.run(PATIENCE + PASS)
+    assert [pod for _, pod in world.evictions] == ["api-2"]
+    world = World()
+    world.pods[1].ready_at = DAY
+    world.pods[1].state = State.INJECTED
+    world.run(HOUR)
+    assert world.evictions == []
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_of_two_that_act_at_once_one_attempt_is_written_and_made(seed: int) -> None:
     """Both see the same; the second's write names a version that is gone, and so it evicts nothing."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from webhook import __version__, payload
 from webhook.admission.guard import ARGV0, guarded
@@ -38,8 +39,7 @@ _POD_LIMIT = 1536 * 1024
 _ADDED = 48 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """What one container still needs. Hashable: equal parts have equal patches."""
 
     place: Place
@@ -55,8 +55,7 @@ class Part:
     mounts_exist: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Injection:
+class Injection(msgspec.Struct, frozen=True):
     """What a pod needs. Hashable: equal injections have equal patches."""
 
     profile: Profile

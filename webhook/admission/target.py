@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Literal, get_args
+
+import msgspec
 
 from webhook.admission.guard import theirs
 from webhook.admission.reasons import Reason
@@ -54,8 +55,7 @@ _LEAD = 400
 Place = Literal["containers", "initContainers"]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """A container of Plane: its place in the pod's spec, and the workload that it is, or the reason why it is none."""
 
     place: Place
