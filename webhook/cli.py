@@ -140,11 +140,11 @@ def _doctor(options: argparse.Namespace) -> int:
 
     try:
         api = Api.connect(options.kubeconfig, options.context)
-        found = doctor.examine(api, options.webhook_namespace, options.namespace)
+        report = doctor.examine(api, options.webhook_namespace, options.namespace, execute=options.exec)
     except ApiError as error:
         raise _InputError(f"could not look: {error}") from error
-    print((doctor.as_json if options.output == "json" else doctor.shown)(found))
-    return NOTHING if any(each.kind == "problem" for each in found) else OK
+    print((doctor.as_json if options.output == "json" else doctor.shown)(report))
+    return NOTHING if report.problems else OK
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -197,6 +197,9 @@ def _parser() -> argparse.ArgumentParser:
         "--kubeconfig", type=Path, metavar="FILE", help="whose rights (default: KUBECONFIG, as kubectl)"
     )
     doctor.add_argument("--context", metavar="NAME", help="the kubeconfig's context (default: the current one)")
+    doctor.add_argument(
+        "--exec", action="store_true", help="also run /plane-webhook/proof in each injected container (needs pods/exec)"
+    )
     doctor.add_argument("--output", choices=("text", "json"), default="text", help="(default: %(default)s)")
 
     preview = command("preview", _preview, "show what the webhook would do to the workloads in manifests")

@@ -9,6 +9,7 @@ import yaml
 
 from webhook import payload
 from webhook.admission.reasons import SENTENCES
+from webhook.cluster.doctor import NOTES, PROBLEMS
 from webhook.settings import Settings, parse
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
@@ -56,3 +57,8 @@ def test_the_size_of_the_command_is_as_it_is_said() -> None:
     assert [float(said[1]), float(said[2])] == pytest.approx(sizes, abs=0.5)
     assert int(said[3]) == len(payload.FILES)
     assert f"Some {sum(sizes):.0f} kB more in each pod object" in text
+
+
+def test_each_finding_of_doctor_is_explained_and_no_other() -> None:
+    rows = [line for line in (DOCS / "doctor.md").read_text().splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{code}` | {looks_at} |" for code, looks_at in {**PROBLEMS, **NOTES}.items()]

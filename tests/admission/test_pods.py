@@ -79,6 +79,24 @@ def test_another_version_with_the_same_effect_is_no_reason() -> None:
     assert state(tree, DEFAULT) is State.OUTDATED
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        '{"publish": 5}',
+        '{"env": [1]}',
+        '{"version": {}}',
+        '{"kept": 1}',
+        '[{"',
+        '{"publish": ' + '{"a":' * 20_000,
+    ],
+)
+def test_what_somebody_else_wrote_in_place_of_our_settings_is_no_more_than_other_settings(forged: str) -> None:
+    """`operate` reads the pods of whoever may create some: nothing in them may end it."""
+    tree = made(pod(), DEFAULT)
+    tree["spec"]["containers"][0]["command"][5] = forged
+    assert state(tree, DEFAULT) is State.OUTDATED
+
+
 def test_what_can_not_be_covered_says_why_and_what_is_nobodys_says_nothing() -> None:
     bare = pod()
     del bare["spec"]["containers"][0]["command"]

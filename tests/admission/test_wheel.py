@@ -28,7 +28,13 @@ webhook/cluster/__init__.py
 webhook/cluster/api.py
 webhook/cluster/census.py
 webhook/cluster/certificates.py
-webhook/cluster/doctor.py
+webhook/cluster/doctor/__init__.py
+webhook/cluster/doctor/creation.py
+webhook/cluster/doctor/finding.py
+webhook/cluster/doctor/installation.py
+webhook/cluster/doctor/pods.py
+webhook/cluster/doctor/proof.py
+webhook/cluster/doctor/refused.py
 webhook/cluster/endpoints.py
 webhook/cluster/exporter.py
 webhook/cluster/installed.py

@@ -6,7 +6,8 @@ plugins, proxies. Its models are left alone: they cost tens of MB and drop field
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,18 @@ class ApiError(Exception):
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.status = status
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What a command in a container left: its exit code (-1 where it could not be started), and what it printed.
+
+    `cut`: it printed more than was asked for, or did not end in time.
+    """
+
+    code: int
+    output: bytes
+    failure: bytes
+    cut: bool = False
 
 
 class Api:
@@ -112,9 +125,89 @@ class Api:
         data: bytes = answer.data
         return data
 
+    def execute(
+        self, namespace: str, pod: str, container: str, command: Sequence[str], *, limit: int, seconds: float
+    ) -> Ended:
+        """Run a command in a container, without input: at most `limit` bytes and `seconds`. Raises ApiError."""
+        import websocket  # noqa: PLC0415 - `operate` needs neither
+        from kubernetes.stream.ws_client import create_websocket  # noqa: PLC0415
+
+        query = [
+            ("container", container),
+            ("stdout", "true"),
+            ("stderr", "true"),
+            *(("command", each) for each in command),
+        ]
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/exec"
+        url = f"{self._configuration.host}{path}?{urlencode(query)}".replace("http", "ws", 1)
+        headers = {"sec-websocket-protocol": "v4.channel.k8s.io"}
+        if authorization := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
+            headers["authorization"] = authorization
+        try:
+            connection = create_websocket(self._configuration, url, headers)
+            try:
+                channels, cut = _channels(connection, limit=limit, deadline=time.monotonic() + seconds)
+            finally:
+                connection.shutdown()  # without waiting for an answer
+        except websocket.WebSocketBadStatusException as error:
+            said = _message(error.resp_body or b"")
+            raise ApiError(f"POST {path}: {error.status_code} {said}".strip(), error.status_code) from error
+        except (websocket.WebSocketException, OSError) as error:
+            raise ApiError(f"POST {path}: no answer: {_short(error)}") from error
+        code, why = _exit(channels[_ERROR])
+        return Ended(code, bytes(channels[_OUT]), bytes(channels[_ERR]) or why.encode(), cut)
+
+
+# https://kubernetes.io/docs/reference/using-api/websockets: the first byte of a frame says which stream it is of.
+_OUT, _ERR, _ERROR = 1, 2, 3
+
+
+def _channels(connection: Any, *, limit: int, deadline: float) -> tuple[dict[int, bytearray], bool]:
+    """What came on each stream until the command ended, and whether that was before its end.
+
+    Frame by frame: the client's own loop takes all that comes before it looks at a clock.
+    """
+    import websocket  # noqa: PLC0415
+
+    channels = {_OUT: bytearray(), _ERR: bytearray(), _ERROR: bytearray()}
+    while sum(map(len, channels.values())) <= limit:
+        connection.settimeout(max(0.01, deadline - time.monotonic()))
+        try:
+            kind, frame = connection.recv_data_frame(control_frame=True)
+        except websocket.WebSocketTimeoutException:
+            break
+        if kind == websocket.ABNF.OPCODE_CLOSE:
+            return channels, False
+        if frame.data and frame.data[0] in channels:
+            channels[frame.data[0]] += frame.data[1:]
+    return channels, True
+
+
+class _Cause(msgspec.Struct):
+    reason: str = ""
+    message: str = ""
+
+
+class _Details(msgspec.Struct):
+    causes: list[_Cause] = []
+
 
 class _Status(msgspec.Struct):
     message: str = ""
+    status: str = ""
+    details: _Details | None = None
+
+
+def _exit(body: bytes | bytearray) -> tuple[int, str]:
+    """A command's exit code by the Status that comes when it has ended, and why it is -1 where it is."""
+    try:
+        status = msgspec.json.decode(body, type=_Status)
+        codes = [int(each.message) for each in (status.details or _Details()).causes if each.reason == "ExitCode"]
+    except (msgspec.MsgspecError, ValueError):
+        return -1, "it did not say how it ended"
+    if status.status == "Success":
+        return 0, ""
+    return (codes[0], "") if codes else (-1, status.message)
 
 
 def _message(body: bytes) -> str:

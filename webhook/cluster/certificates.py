@@ -27,6 +27,8 @@ FILES = ("tls.crt", "tls.key", "ca.crt")
 DAYS = 90
 # Of its life: what is left, a month, is for whoever has to see that something keeps it from being renewed.
 RENEW_AT = 2 / 3
+# Whoever renews a certificate does so a month before its end at the latest: a day later something keeps it from that.
+SOON = timedelta(days=29)
 # API servers take up a changed registration within a second of its being stored.
 SETTLE = timedelta(seconds=10)
 # Kubelets bring a changed Secret to its pods within a minute or two, and the server looks at it each few seconds.

@@ -1,4 +1,4 @@
-"""What is installed of the webhook: its Secret and its registration, read and written as they are in the cluster."""
+"""What is installed of the webhook: Deployment, Secret, registration, read and written as they are in the cluster."""
 
 from __future__ import annotations
 
@@ -9,13 +9,51 @@ from typing import Any
 
 import msgspec
 
-from webhook.cluster.api import Api
+from webhook.cluster.api import Api, ApiError
 from webhook.cluster.certificates import FILES, Files
+from webhook.cluster.endpoints import SERVICE
 from webhook.cluster.registration import NAME
+from webhook.settings import Settings, SettingsError, parse
 
 OPERATE = "plane-webhook-operate"  # its Deployment, its Lease, and the manager of the fields that it sets
 REGISTRATION = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{NAME}"
 WEBHOOK = f"inject.pods.{NAME}"
+
+
+class Installed:
+    """The webhook's Deployment, and by what it mounts the names of its Secret and of its configuration's ConfigMap."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        """Read it. Raises ApiError, also where it isn't there."""
+        self._api = api
+        self.namespace = namespace
+        found = api.find(f"/apis/apps/v1/namespaces/{namespace}/deployments/{SERVICE}")
+        if found is None:
+            raise ApiError(
+                f"there is no Deployment {SERVICE} in the namespace {namespace}; name the right one: "
+                "--webhook-namespace"
+            )
+        self.deployment: dict[str, Any] = msgspec.json.decode(found)
+        volumes = {each["name"]: each for each in self.deployment["spec"]["template"]["spec"].get("volumes") or ()}
+        try:
+            self.secret: str = volumes["tls"]["secret"]["secretName"]
+            self.configuration: str = volumes["configuration"]["configMap"]["name"]
+        except KeyError as error:
+            raise ApiError(
+                f"the Deployment {SERVICE} in {namespace} mounts no {error}: it is not as installed"
+            ) from error
+
+    def settings(self) -> Settings:
+        """The configuration that the cluster has. Raises ApiError."""
+        raw = self._api.find(f"/api/v1/namespaces/{self.namespace}/configmaps/{self.configuration}")
+        if raw is None:
+            raise ApiError(
+                f"the ConfigMap {self.configuration}, which the Deployment {SERVICE} mounts, is not in {self.namespace}"
+            )
+        try:
+            return parse((msgspec.json.decode(raw).get("data") or {}).get("configuration.yaml", ""))
+        except SettingsError as error:
+            raise ApiError(f"configmap/{self.configuration} in {self.namespace}: {error}") from error
 
 
 class Secret:
@@ -32,7 +70,7 @@ class Secret:
             secret = msgspec.json.decode(found)
             self._metadata["resourceVersion"] = secret["metadata"]["resourceVersion"]
             data = secret.get("data") or {}
-            self.files = {name: _decoded(data[name]) for name in FILES if name in data}
+            self.files = {name: decoded(data[name]) for name in FILES if name in data}
 
     def store(self, files: Files) -> None:
         """Put these files there. Raises ApiError; a conflict if somebody wrote since it was read."""
@@ -48,6 +86,7 @@ class Registration:
         """Read it. Raises ApiError."""
         self._api = api
         self.webhook: Mapping[str, Any] | None = None
+        self.at = 0  # where in the list it stands
         self._owned = False
         found = api.find(REGISTRATION)
         if found is None:
@@ -55,8 +94,8 @@ class Registration:
         registration = msgspec.json.decode(found)
         metadata = registration["metadata"]
         self._version = metadata["resourceVersion"]
-        ours = [each for each in registration.get("webhooks") or () if each.get("name") == WEBHOOK]
-        self.webhook = ours[0] if ours else None
+        webhooks = enumerate(registration.get("webhooks") or ())
+        self.at, self.webhook = next(((at, each) for at, each in webhooks if each.get("name") == WEBHOOK), (0, None))
         for entry in metadata.get("managedFields") or ():
             if entry.get("manager") == OPERATE:
                 self._owned = "f:matchConditions" in msgspec.json.encode(entry.get("fieldsV1")).decode()
@@ -66,7 +105,7 @@ class Registration:
         """The caBundle as PEM; None where nothing is registered."""
         if self.webhook is None:
             return None
-        return _decoded(self.webhook.get("clientConfig", {}).get("caBundle") or "")
+        return decoded(self.webhook.get("clientConfig", {}).get("caBundle") or "")
 
     def lacks(self, condition: str) -> bool:
         """Whether the condition is ours to set, for the applied registration leaves it out, and isn't this one."""
@@ -92,7 +131,8 @@ class Registration:
         self._api.apply(REGISTRATION, manifest, manager=OPERATE)
 
 
-def _decoded(text: str) -> bytes:
+def decoded(text: str) -> bytes:
+    """Base64 as the API server has it; nothing of what is none."""
     try:
         return base64.b64decode(text)
     except (binascii.Error, ValueError):

@@ -6,10 +6,11 @@ same into effect, are none.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 from webhook.admission import Reason, decide
 from webhook.admission.guard import ARGV0
@@ -36,6 +37,8 @@ class Judged:
     reason: Reason
     workload: str = ""
     container: str = ""
+    version: str = ""  # of the webhook that injected it
+    settings: str = ""  # by which: their digest
 
     @property
     def sentence(self) -> str:
@@ -64,25 +67,42 @@ def judge(pod: Pod, profile: Profile) -> Judged:
     """How `pod`, as the API server stores it, stands under the settings of its namespace."""
     decision = decide(pod, profile)
     reason = decision.reason
+    spec = pod.spec
+    containers = [*((spec and spec.containers) or ()), *((spec and spec.init_containers) or ())]
+    said = [settings for each in containers if (settings := told(each)) is not None]
     if reason is Reason.ALREADY_INJECTED:
-        state = State.INJECTED if _in_effect(pod, profile) else State.OUTDATED
+        # Every container of ours got what it would get now.
+        in_effect = bool(said) and all(_same(each, profile) for each in said)
+        state = State.INJECTED if in_effect else State.OUTDATED
     elif reason is Reason.INJECTED:
         annotations = (pod.metadata.annotations if pod.metadata else None) or {}
         state = State.OUTDATED if PROVENANCE in annotations else State.MISSED
     else:
         state = State.UNCOVERED if reason in _UNCOVERED else State.OUT
-    return Judged(state, reason, decision.workload, decision.container)
+    first = said[0] if said else Told()
+    return Judged(
+        state,
+        reason,
+        decision.workload,
+        decision.container,
+        version=first.get("version", ""),
+        settings=first.get("digest", ""),
+    )
 
 
-def _in_effect(pod: Pod, profile: Profile) -> bool:
-    """Whether every container of ours got what it would get now."""
-    spec = pod.spec
-    containers = [*((spec and spec.containers) or ()), *((spec and spec.init_containers) or ())]
-    said = [settings for each in containers if (settings := _settings(each)) is not None]
-    return bool(said) and all(_same(each, profile) for each in said)
+class Told(TypedDict, total=False):
+    """What our guard in a container was told, as far as it is looked at. Whoever may create pods can write another."""
+
+    version: str
+    digest: str
+    workload: str
+    precedence: str
+    env: dict[str, str]
+    kept: list[str]
+    publish: dict[str, Any]
 
 
-def _settings(container: Container) -> dict[str, Any] | None:
+def told(container: Container) -> Told | None:
     """What our guard in the container was told; None where there is none, {} where it can't be read."""
     words = (container.command or []) + (container.args or [])
     if ARGV0 not in words:
@@ -90,14 +110,13 @@ def _settings(container: Container) -> dict[str, Any] | None:
     for word in words[words.index(ARGV0) + 1 :][:5]:
         if word.startswith("{"):
             try:
-                told = json.loads(word.replace("$$", "$"))
-            except ValueError:
+                return msgspec.json.decode(word.replace("$$", "$"), type=Told)
+            except (msgspec.MsgspecError, RecursionError):
                 return {}
-            return told if isinstance(told, dict) else {}
     return {}
 
 
-def _same(told: dict[str, Any], profile: Profile) -> bool:
+def _same(told: Told, profile: Profile) -> bool:
     # What an earlier version did not know was as it is by default.
     defaults = Publish().model_dump(mode="json")
     publish = {**defaults, **(told.get("publish") or {})}

@@ -1,0 +1,42 @@
+"""`plane-webhook doctor`: what is wrong with the installation, what that causes, and the command that puts it right.
+
+It only reads, and has the API server make one pod that is not kept. It asks with the rights of whoever runs it; what it
+may not read is an error, never a clean bill.
+"""
+
+from __future__ import annotations
+
+from webhook.cluster.api import Api
+from webhook.cluster.census import namespaces
+from webhook.cluster.doctor import creation, installation, pods
+from webhook.cluster.doctor.finding import NOTES, PROBLEMS, Finding, Report, Row, as_json, shown
+from webhook.cluster.doctor.refused import refused
+from webhook.cluster.installed import Installed
+
+__all__ = ["NOTES", "PROBLEMS", "Finding", "Report", "Row", "as_json", "examine", "shown"]
+
+
+def examine(api: Api, own: str, namespace: str | None, *, execute: bool = False) -> Report:
+    """Everything that is wrong with the webhook in the namespace `own`, and in `namespace` or all that are opted in.
+
+    `execute` also runs `proof` in each injected container. Raises ApiError where it can't look.
+    """
+    installed = Installed(api, own)
+    settings = installed.settings()
+    found = list(installation.findings(api, installed, settings))
+    rows: list[Row] = []
+    opted_in = namespaces(api)
+    if namespace is None and not opted_in:
+        found.append(pods.not_opted_in(api, None))
+    for name in opted_in if namespace is None else [namespace]:
+        found += refused(api, name)
+        if name in opted_in:
+            found += creation.findings(api, installed, name, settings, clear=not Report(found, ()).problems)
+        else:
+            found.append(pods.not_opted_in(api, name))
+        census = pods.Census(api, name, settings)
+        rows += census.rows()
+        if name in opted_in:
+            found += census.findings()
+            found += census.proofs() if execute else ()
+    return Report(found, rows)

@@ -1,0 +1,194 @@
+"""The API server's own path: a pod of Plane's API that it makes and doesn't keep, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from webhook.admission import Reason, review
+from webhook.admission.injection import PROVENANCE
+from webhook.cluster.api import Api, ApiError
+from webhook.cluster.doctor.finding import Finding, harmless
+from webhook.cluster.endpoints import SERVICE
+from webhook.cluster.installed import WEBHOOK, Installed
+from webhook.cluster.pods import State, judge
+from webhook.cluster.registration import NAME
+from webhook.settings import Settings
+
+_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_CONTAINER = {
+    "name": "api",
+    "image": "makeplane/plane-backend:doctor",
+    "command": ["./bin/docker-entrypoint-api.sh"],
+    "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"cpu": "1m", "memory": "1Mi"}},
+    "securityContext": _SECURITY,
+}
+_POD = {"metadata": {"name": "plane-webhook-doctor"}, "spec": {"containers": [_CONTAINER]}}
+# How an API server says that its own connection to a pod did not come about.
+_UNREACHED = "error trying to reach service"
+_LOST = "tasks of pods that are created now can be lost"
+
+
+def findings(api: Api, installed: Installed, namespace: str, settings: Settings, *, clear: bool) -> Iterator[Finding]:
+    """What is wrong with pods that are created in the namespace now. Raises ApiError.
+
+    `clear`: nothing has been found so far that would explain it.
+    """
+    where = f"namespace/{namespace}"
+    try:
+        made = api.request(
+            "POST", f"/api/v1/namespaces/{namespace}/pods", query={"dryRun": "All"}, body=json.dumps(_POD).encode()
+        )
+    except ApiError as error:
+        if WEBHOOK not in str(error):
+            raise
+        yield _not_called(installed, where, f": {harmless(str(error))}", clear=clear)
+        yield from _blocked(api, installed)
+        return
+    profile = settings.profile(namespace)
+    pod = review.parse_pod(made)
+    judged = judge(pod, profile) if pod is not None else None
+    annotations = msgspec.json.decode(made)["metadata"].get("annotations") or {}
+    if PROVENANCE not in annotations:
+        if "api" in profile.workloads:
+            yield _not_called(installed, where, "", clear=clear)
+            yield from _blocked(api, installed)
+    elif judged is None or judged.reason is not Reason.ALREADY_INJECTED:
+        yield _undone(api, namespace)
+    elif judged.state is State.OUTDATED:
+        yield Finding(
+            "old-settings-served",
+            where,
+            f"a pod that is created there now gets other settings than configmap/{installed.configuration} has",
+            "what the configuration says is in effect nowhere, not in new pods either",
+            f"kubectl -n {installed.namespace} rollout restart deployment/{SERVICE}   # its replicas read the "
+            "configuration when they start",
+        )
+
+
+def _not_called(installed: Installed, where: str, said: str, *, clear: bool) -> Finding:
+    return Finding(
+        "not-called",
+        where,
+        f"a pod of Plane's API that is created there now would not be injected (tried by a server-side dry run){said}",
+        _LOST + ("" if clear else ". What is found above may be why"),
+        f"kubectl get --raw /metrics | grep 'admission_webhook_.*_count.*{WEBHOOK}'   # counts calls that failed: can "
+        f"the API server reach port 8443 of the pods in {installed.namespace}, and does it trust them? Its own log "
+        "says why a call failed",
+    )
+
+
+def _blocked(api: Api, installed: Installed) -> Iterator[Finding]:
+    """Whether the API server, as it stands in the network, reaches the webhook's pods; nothing where we may not ask."""
+    own = installed.namespace
+    query = {
+        "labelSelector": f"app.kubernetes.io/name={SERVICE}",
+        "fieldSelector": "status.phase=Running",
+        "limit": "10",
+    }
+    found = msgspec.json.decode(api.request("GET", f"/api/v1/namespaces/{own}/pods", query=query))
+    for pod in found["items"]:
+        name = pod["metadata"]["name"]
+        (port,) = (each["containerPort"] for each in pod["spec"]["containers"][0]["ports"] if each["name"] == "https")
+        try:
+            api.request("GET", f"/api/v1/namespaces/{own}/pods/https:{name}:{port}/proxy/livez")
+        except ApiError as error:
+            if error.status and _UNREACHED not in str(error):
+                continue  # it answered something, or we may not ask
+            yield Finding(
+                "port-blocked",
+                f"{own}/pod/{name}",
+                f"the API server can't reach port {port} of it: {harmless(str(error))}",
+                _LOST + "; each of them is created five seconds late",
+                f"echo {shlex.quote(json.dumps(_policy(own)))} | kubectl apply -f -   # where no NetworkPolicy keeps "
+                f"it out: a firewall's rule from the control plane to the nodes, port {port}, or hostNetwork (README)",
+            )
+
+
+def _policy(own: str) -> dict[str, Any]:
+    """A NetworkPolicy that lets everybody reach the webhook's port: an API server is no pod that could be named."""
+    spec = {
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": SERVICE}},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"ports": [{"port": "https"}]}],
+    }
+    metadata = {"name": f"{SERVICE}-https", "namespace": own}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+
+
+def _undone(api: Api, namespace: str) -> Finding:
+    others = list(_others(api, namespace))
+    names = ", ".join(name for name, _ in others) or "none that you may see"
+    fix = "kubectl get mutatingwebhookconfigurations"
+    if others:
+        fix = f"{others[0][1]}   # keeps {others[0][0]} off this namespace; if that is not the one, try the next"
+    return Finding(
+        "undone",
+        f"namespace/{namespace}",
+        "a pod of Plane's API that is created there now is injected, and then something takes that away again. Other "
+        f"webhooks that are asked about pods there: {names}",
+        _LOST,
+        fix,
+    )
+
+
+def _others(api: Api, namespace: str) -> Iterator[tuple[str, str]]:
+    """Other webhooks that are asked about pods there, those after ours first, and what would keep each off."""
+    try:
+        raw = api.request("GET", "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations")
+    except ApiError as error:
+        if error.status != HTTPStatus.FORBIDDEN:
+            raise
+        return
+    labels = msgspec.json.decode(api.request("GET", f"/api/v1/namespaces/{namespace}"))["metadata"].get("labels") or {}
+    items = msgspec.json.decode(raw)["items"]
+    for each in sorted(items, key=lambda each: (each["metadata"]["name"] < NAME, each["metadata"]["name"])):
+        for at, webhook in enumerate(each.get("webhooks") or ()):
+            selector = webhook.get("namespaceSelector") or {}
+            if webhook["name"] == WEBHOOK or not _asked(webhook) or not _selects(selector, labels):
+                continue
+            name = each["metadata"]["name"]
+            apart = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [namespace]}
+            there = bool(selector.get("matchExpressions"))
+            path = f"/webhooks/{at}/namespaceSelector/matchExpressions"
+            patch = [{"op": "add", "path": f"{path}/-" if there else path, "value": apart if there else [apart]}]
+            yield (
+                name,
+                f"kubectl patch mutatingwebhookconfiguration/{name} --type=json -p {shlex.quote(json.dumps(patch))}",
+            )
+
+
+def _asked(webhook: Mapping[str, Any]) -> bool:
+    return any(
+        {"*", "CREATE"} & {*rule["operations"]}
+        and {"*", ""} & {*rule["apiGroups"]}
+        and {"*", "*/*", "pods"} & {*rule["resources"]}
+        for rule in webhook.get("rules") or ()
+    )
+
+
+def _selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a LabelSelector takes these labels."""
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    for each in selector.get("matchExpressions") or ():
+        value, operator = labels.get(each["key"]), each["operator"]
+        holds = {
+            "In": value in (each.get("values") or ()),
+            "NotIn": value not in (each.get("values") or ()),
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
+        }
+        if not holds[operator]:
+            return False
+    return True
