@@ -142,7 +142,8 @@ class Sandboxed:
                 pid = int(entry.name)
                 if os.stat(entry / "ns/pid").st_ino == self._namespace:  # noqa: PTH116
                     words = (entry / "cmdline").read_bytes().split(b"\0")[:-1]
-                    inside = (entry / "status").read_text(errors="replace").split("NSpid:")[1].splitlines()[0].split()[-1]
+                    status = (entry / "status").read_text(errors="replace")
+                    inside = status.split("NSpid:")[1].splitlines()[0].split()[-1]
                     found[int(inside)] = Inhabitant(pid, tuple(os.fsdecode(word) for word in words))
         return [found[inside] for inside in sorted(found)]
 

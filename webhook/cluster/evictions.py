@@ -81,7 +81,7 @@ class Healer:
                 if not _lacks_right(error):
                     raise
                 self._tried[namespace] = now
-                self._refused(namespace, pods, error)
+                self._unbound(namespace, pods, error)
 
     def _namespace(self, namespace: str, pods: Sequence[Found], notebook: Notebook, now: float) -> None:
         courses = notebook.courses(namespace)
@@ -144,9 +144,9 @@ class Healer:
         try:
             answer = self._api.request("POST", path, query={"dryRun": "All"}, body=msgspec.json.encode(made))
         except ApiError as error:
-            if error.status == 0 or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR or _lacks_right(error):
+            if error.status == 0 or _lacks_right(error):
                 raise
-            return str(error)
+            return str(error)  # a quota, Pod Security, somebody else's webhook
         parsed = review.parse_pod(answer)
         judged = judge(parsed, self._settings.profile(pod.namespace)) if parsed is not None else None
         if judged is not None and judged.state is State.INJECTED:
@@ -167,8 +167,9 @@ class Healer:
         except ApiError as error:
             if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 return  # somebody else was faster
-            if error.status != HTTPStatus.TOO_MANY_REQUESTS:
+            if error.status == 0 or _lacks_right(error):
                 raise
+            # 429: its budget. 500: it has two.
             self._exporter.evictions.labels(pod.namespace, "refused").inc()
             self._say(pod, f"can't be evicted: {error}")
             return
@@ -177,7 +178,7 @@ class Healer:
         log.line("info", "healing: a pod is evicted", namespace=pod.namespace, pod=pod.name, owner=pod.owner.shown)
         report.say(self._api, pod, "Evicted", f"Pod {pod.name} {_EVICTED[pod.judged.state]}", normal=True)
 
-    def _refused(self, namespace: str, pods: Sequence[Found], error: ApiError) -> None:
+    def _unbound(self, namespace: str, pods: Sequence[Found], error: ApiError) -> None:
         bind = (
             f"kubectl -n {namespace} create rolebinding {ROLE} --clusterrole={ROLE} "
             f"--serviceaccount={self._own}:{OPERATE}"

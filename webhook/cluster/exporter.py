@@ -48,7 +48,7 @@ class Exporter:
         )
         self.evictions = Counter(
             "plane_webhook_operate_evictions",
-            "Pods that were evicted to be injected, and that a budget kept from it (refused).",
+            "Pods that were evicted to be injected (made), and evictions that were refused, as by a budget.",
             ["plane_namespace", "outcome"],
             registry=self.registry,
         )
