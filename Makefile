@@ -47,7 +47,7 @@ trouble: lab ## what a broker in trouble does to the API, upstream and ours side
 	@$(RUN) -m bench.effect.trouble
 
 node: lab ## the tests on a real node: kubelet, containerd, kube-proxy (builds them once, 5 to 8 minutes; needs root)
-	@$(RUN) -m lab --node && LAB_NODE=1 $(RUN) -m pytest -q tests/lab/test_node.py tests/e2e/node
+	@$(RUN) -m lab --node && LAB_NODE=1 $(RUN) -m pytest -q tests/lab/test_node.py tests/lab/test_image_volume.py tests/e2e/node
 
 bench: lab ## what it costs: a review (beside others that do the same), a pod, many at once, start-up, a publish, keeping a task, operate
 	@$(RUN) -m bench.peers --output build/bench && $(RUN) -m bench.growth --output build/bench

@@ -87,7 +87,7 @@ def measured(name: str, value: int, rounds: int, seconds: float) -> Records:
     records: Records = []
     with Contenders(it, NAMES) as contenders:
         for each in NAMES:  # warm
-            contenders.load(each, connections, seconds / 2)
+            contenders.load(each, 1, seconds / 2)
         for number in range(rounds):
             for each in NAMES[:: -1 if number % 2 else 1]:
                 found = contenders.load(each, connections, seconds)
