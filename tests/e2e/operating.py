@@ -239,19 +239,22 @@ def serving(
         wait_for((folder / "tls.key").exists, 10, "the files", need=[operate.process])
         with Webhook(cert_dir=folder) as webhook:
             controlplane.local_service(OWN, OWN)
-            controlplane.apply(
-                {
-                    "apiVersion": "discovery.k8s.io/v1",
-                    "kind": "EndpointSlice",
-                    "metadata": {"name": OWN, "namespace": OWN, "labels": {"kubernetes.io/service-name": OWN}},
-                    "addressType": "FQDN",  # loopback addresses are refused
-                    "endpoints": [{"addresses": [REPLICA], "conditions": {"ready": True}}],
-                    "ports": [{"name": "https", "port": webhook.port}],
-                }
-            )
+            controlplane.apply(endpoint(webhook))
             port = {"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": webhook.port}
             controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps([port]))
             yield webhook
+
+
+def endpoint(webhook: Webhook) -> dict[str, Any]:
+    """The EndpointSlice by which `operate` finds a webhook on this machine."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": OWN, "namespace": OWN, "labels": {"kubernetes.io/service-name": OWN}},
+        "addressType": "FQDN",  # loopback addresses are refused
+        "endpoints": [{"addresses": [REPLICA], "conditions": {"ready": True}}],
+        "ports": [{"name": "https", "port": webhook.port}],
+    }
 
 
 def bare() -> dict[str, Any]:

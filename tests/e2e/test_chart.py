@@ -99,7 +99,7 @@ def kustomized(name: str) -> Objects:
     ("folder", "values"),
     [
         ("base", {}),
-        ("cert-manager", {"certificates": {"source": "certManager"}}),
+        ("cert-manager", {"certificates": {"source": "certManager"}, "operate": {"enabled": True}}),
         ("operate", {"certificates": {"source": "operate"}, "operate": {"enabled": True}}),
     ],
 )
@@ -337,6 +337,15 @@ def test_healing_is_granted_in_the_namespaces_that_are_named_and_nowhere_else(tl
     assert (new, binding["metadata"]["namespace"]) == (("RoleBinding", "plane-webhook-heal"), "plane")
     assert binding["roleRef"]["name"] == "plane-webhook-heal"
     assert [each["name"] for each in binding["subjects"]] == ["plane-webhook-operate"]
+
+
+def test_operate_is_told_of_the_secret_that_the_webhook_mounts_and_may_write_no_other(tls: Path) -> None:
+    objects = rendered(tls, certificates={"source": "operate", "secret": "mine"}, operate={"enabled": True})
+    assert flat({("x", "x"): objects["Deployment", OWN]})["x spec template spec volumes 1 secret secretName"] == "mine"
+    (container,) = objects["Deployment", "plane-webhook-operate"]["spec"]["template"]["spec"]["containers"]
+    assert "--secret=mine" in container["args"]
+    rules = objects["Role", "plane-webhook-operate"]["rules"]
+    assert [each["resourceNames"] for each in rules if "secrets" in each["resources"]] == [["mine"]]
 
 
 def test_operate_is_scraped_too(tls: Path) -> None:

@@ -10,10 +10,13 @@ import pytest
 import yaml
 
 from lab.process import wait_for
-from lab.webhook import command
-from tests.e2e.cluster import injected, unharmed
+from lab.webhook import Webhook, command
+from tests.e2e.cluster import INJECT, api_pod, create, injected, unharmed
+from tests.e2e.operating import ACCOUNT, SECRET, Operate, endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lab.controlplane import ControlPlane
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
@@ -104,3 +107,51 @@ def test_what_is_not_cert_managers_own_of_the_other_way_is_accepted(controlplane
     controlplane.namespace(OWN)
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": ours})
     controlplane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=listed)
+
+
+@pytest.fixture
+def with_cert_manager(controlplane: ControlPlane, tmp_path: Path) -> Iterator[Path]:
+    """What is ours of it; in cert-manager's place a pair in the Secret, which ends in 20 days. Yield its folder."""
+    ours = [each for each in built(controlplane, "cert-manager") if "cert-manager.io" not in each["apiVersion"]]
+    tls = tmp_path / "tls"
+    command("certs", "issue", "--days", "20", "--dir", tls, "--host", f"{OWN}.{OWN}.svc")
+    files = [f"--from-file={tls / name}" for name in ("tls.crt", "tls.key", "ca.crt")]
+    try:
+        controlplane.apply(*ours)
+        controlplane.kubectl("-n", OWN, "create", "secret", "generic", SECRET, *files)
+        yield tls
+    finally:
+        listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": ours})
+        controlplane.kubectl("delete", "-f", "-", "--ignore-not-found", input=listed)
+
+
+@pytest.mark.lab
+def test_with_cert_manager_operate_watches_and_may_do_no_more(
+    controlplane: ControlPlane, with_cert_manager: Path
+) -> None:
+    can = ("auth", "can-i", f"--as=system:serviceaccount:{OWN}:{ACCOUNT}")
+    for words, allowed in {
+        ("list", "pods", "-n", "elsewhere"): True,
+        ("get", f"mutatingwebhookconfiguration/{OWN}"): True,
+        ("patch", f"mutatingwebhookconfiguration/{OWN}"): False,
+        ("get", f"secret/{SECRET}", "-n", OWN): False,
+        ("patch", f"secret/{SECRET}", "-n", OWN): False,
+    }.items():
+        assert controlplane.kubectl(*can, *words, check=False).split()[:1] == ["yes" if allowed else "no"], words
+
+    namespace = controlplane.namespace("issued")
+    create(controlplane, namespace, api_pod("early")).raise_for_status()
+    controlplane.namespace(namespace, INJECT)
+    with (
+        Webhook(cert_dir=with_cert_manager) as webhook,
+        Operate(controlplane, "--certificates=watch") as operate,
+    ):
+        controlplane.apply(endpoint(webhook))
+        shown = ("get", "configmap", "plane-webhook-state", "--ignore-not-found", "-o", "jsonpath={.data.issued}")
+        need = [operate.process]
+        wait_for(
+            lambda: "missed: 1" in controlplane.kubectl("-n", OWN, *shown), 40, "what slipped by is said", need=need
+        )
+        wait_for(lambda: operate.said("and was not renewed: look at cert-manager"), 20, "the end is said", need=need)
+        assert not operate.said("403")
+    controlplane.kubectl("delete", "namespace", namespace, "--wait=false")

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter as Counts
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from cryptography import x509
@@ -71,12 +71,14 @@ class Exporter:
         """A pass is over, well or not."""
         self._last = time.monotonic()
 
-    def serving(self, leaves: Sequence[bytes | None]) -> None:
-        """What the endpoints show."""
+    def serving(self, leaves: Sequence[bytes | None]) -> datetime | None:
+        """What the endpoints show; returns when the first of it expires."""
         shown = [x509.load_der_x509_certificate(each).not_valid_after_utc for each in leaves if each]
+        first = min(shown, default=None)
         self.endpoints.set(len(leaves))
         self.answering.set(len(shown))
-        self.not_after.set(min(shown, default=datetime.fromtimestamp(0, UTC)).timestamp())
+        self.not_after.set(first.timestamp() if first else 0)
+        return first
 
     @contextlib.contextmanager
     def listening(self, host: str, port: int) -> Iterator[int]:

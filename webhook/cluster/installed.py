@@ -70,7 +70,7 @@ class Secret:
             secret = msgspec.json.decode(found)
             self._metadata["resourceVersion"] = secret["metadata"]["resourceVersion"]
             data = secret.get("data") or {}
-            self.files = {name: decoded(data[name]) for name in FILES if name in data}
+            self.files = {name: _decoded(data[name]) for name in FILES if name in data}
 
     def store(self, files: Files) -> None:
         """Put these files there. Raises ApiError; a conflict if somebody wrote since it was read."""
@@ -105,7 +105,7 @@ class Registration:
         """The caBundle as PEM; None where nothing is registered."""
         if self.webhook is None:
             return None
-        return decoded(self.webhook.get("clientConfig", {}).get("caBundle") or "")
+        return _decoded(self.webhook.get("clientConfig", {}).get("caBundle") or "")
 
     def lacks(self, condition: str) -> bool:
         """Whether the condition is ours to set, for the applied registration leaves it out, and isn't this one."""
@@ -131,8 +131,7 @@ class Registration:
         self._api.apply(REGISTRATION, manifest, manager=OPERATE)
 
 
-def decoded(text: str) -> bytes:
-    """Base64 as the API server has it; nothing of what is none."""
+def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text)
     except (binascii.Error, ValueError):

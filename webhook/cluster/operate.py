@@ -131,7 +131,13 @@ class Operator:
         registration = Registration(self._api)
         self.exporter.registered.set(registration.webhook is not None)
         leaves = served(endpoints(self._api, self._options.namespace))
-        self.exporter.serving(leaves)
+        ends = self.exporter.serving(leaves)
+        if not self._manages and ends is not None and ends - datetime.now(UTC) < certificates.SOON:
+            self._say(
+                "warning",
+                f"the certificate that is served ends on {ends:%Y-%m-%d} and was not renewed: look at cert-manager, or "
+                "renew the Secret that you made; when it has ended, no pod is injected",
+            )
         if registration.webhook is None:
             self._say(
                 "error",
