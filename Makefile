@@ -12,7 +12,7 @@ PYTEST := $(RUN) -m pytest -q -n 2 --dist loadfile
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: lab ## the main job on a real control plane: install, inject, upgrade, run the container, prove it
+demo: lab ## the main job, before and after: on a real node where it is built (or LAB_NODE=1), else on a control plane alone
 	@$(RUN) -m lab.demo
 
 test: check unit lab-tests ## everything that CI runs

@@ -28,6 +28,7 @@ def main() -> int:
         if given.node:
             ensure_possible()
             binaries()
+            ourimage.image()
     except LabError as error:
         say(str(error))
         return 2

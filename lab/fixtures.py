@@ -84,7 +84,7 @@ def possible_node() -> None:
 def minutes_allowed() -> None:
     """Skip what takes minutes on the node where nobody asked for it."""
     if "LAB_NODE" not in os.environ:
-        pytest.skip("takes 5 minutes on a real node: `make node` runs it")
+        pytest.skip("takes 10 to 20 minutes on a real node: `make node` runs it")
 
 
 @pytest.fixture(scope="session")

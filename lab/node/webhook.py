@@ -18,12 +18,17 @@ READY = 90.0  # seconds; about 20 alone on two cores: the certificate is made me
 
 
 def install(node: Node) -> None:
-    """Install it as README says, and wait until pods are injected: `operate` makes the certificate first."""
+    """Install it as README says, and wait until it injects: `operate` makes the certificate first."""
     node.registry.add(f"{REPOSITORY}:{TAG}", ourimage.image())
     node.helm(
         *("install", "plane-webhook", CHART, "--namespace", NAMESPACE, "--create-namespace"),
         *("--set", f"image.repository={REPOSITORY},image.tag={TAG}"),
     )
+    wait_installed(node)
+
+
+def wait_installed(node: Node) -> None:
+    """Wait until both Deployments are ready and the registration is filled in."""
     for deployment in ("plane-webhook-operate", "plane-webhook"):
         node.kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{deployment}", f"--timeout={READY:g}s")
     bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}"

@@ -1,12 +1,10 @@
-"""`make demo`: the main job on a real control plane, told step by step. Leaves nothing behind, however it ends."""
+"""The story on a control plane alone: what becomes of the pod, and what its container does by itself."""
 
 from __future__ import annotations
 
 import base64
 import difflib
 import json
-import sys
-import time
 import urllib.request
 from contextlib import ExitStack
 from typing import Any
@@ -16,42 +14,18 @@ from lab.broker import Broker
 from lab.cache import LabError
 from lab.container import Container
 from lab.controlplane import CHART, ControlPlane
-from lab.process import exit_on_sigterm, free_port
+from lab.demo.screen import show, tell
+from lab.process import free_port
 from lab.redis import Redis
 from lab.webhook import Webhook
 from webhook.admission.injection import PROVENANCE, payload_name
 from webhook.manifest import dump
 
 RELEASE, NAMESPACE = "plane-app", "plane"
-STARTED = time.monotonic()
 
 
-def tell(text: str) -> None:
-    title = f"[{time.monotonic() - STARTED:3.0f} s] {text}"
-    print(f"\n\033[1m{title}\033[0m" if sys.stdout.isatty() else f"\n{title}", flush=True)
-
-
-def show(text: str) -> None:
-    print("\n".join("    " + line for line in text.rstrip().splitlines()), flush=True)
-
-
-def main() -> int:
-    exit_on_sigterm()
-    try:
-        with ExitStack() as stack:
-            _story(stack)
-            tell("Cleaning up")
-    except KeyboardInterrupt:
-        tell("Stopped. Everything that was started is gone.")
-        return 130
-    except LabError as error:
-        print(f"\nThe demo could not go on: {error}", file=sys.stderr)
-        return 2
-    tell("Done. README.md says how to install it on your cluster.")
-    return 0
-
-
-def _story(stack: ExitStack) -> None:
+def story(stack: ExitStack) -> None:
+    """Tell it; `stack` ends what was started."""
     tell("Starting a Kubernetes control plane (etcd, API server, controller manager), the webhook, RabbitMQ and Redis")
     broker, redis = stack.enter_context(Broker()), stack.enter_context(Redis())
     plane = stack.enter_context(ControlPlane())
@@ -167,7 +141,3 @@ def _data(plane: ControlPlane, kind: str, *, decode: bool = False) -> dict[str, 
         }
         for item in items
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())
