@@ -68,7 +68,6 @@ class Node(ControlPlane):
         super().__init__(apiserver_args=apiserver_args)
         self._keeper: subprocess.Popen[bytes] | None = None
         self._programs: dict[str, Path] = {}
-        self._components: dict[str, tuple[Process, tuple[str, ...]]] = {}
 
     def start(self) -> None:
         """Start everything and return when the node is Ready. LabError says what is missing, or what failed."""
@@ -118,16 +117,11 @@ class Node(ControlPlane):
         """Have a server on this machine's loopback also at that port of ADDRESS, for the node and its pods."""
         self._into.add(network.listener((ADDRESS, port), self._pid), ("127.0.0.1", port))
 
-    def kill(self, component: str) -> None:
-        """End kubelet, containerd or another component at once, and see it gone."""
-        self._components[component][0].kill()
-
     def restart(self, component: str) -> None:
         """Start a component again that was killed. A kubelet ends at once where no container engine answers."""
-        process, args = self._components[component]
-        self._processes.remove(process)
-        process = self._run(component, *args)
+        super().restart(component)
         if component == "containerd":
+            process, _ = self._components[component]
             wait_for(self._engine_answers, START_TIMEOUT, "containerd takes connections", need=[process])
 
     def pid_1(self, pod: dict[str, Any]) -> int:
