@@ -176,10 +176,13 @@ def test_a_secret_that_will_not_do_is_mended_and_the_old_is_trusted_meanwhile(na
     assert world.bundle == world.secret["ca.crt"]
 
 
-def test_a_pair_waits_until_its_authority_is_known() -> None:
+def test_a_pair_waits_until_its_authority_is_known_where_somebody_serves() -> None:
     seen = replace(SEEN, bundle=OTHER["ca.crt"] + GOOD["ca.crt"], pending=OTHER)
-    assert isinstance(plan(replace(seen, bundle_age=SETTLE - SECOND), host=HOST, now=START), Wait)
-    assert isinstance(plan(replace(seen, bundle_age=SETTLE), host=HOST, now=START), Store)
+    for served in ((der(GOOD),), (None,)):
+        early = replace(seen, served=served, bundle_age=SETTLE - SECOND)
+        assert isinstance(plan(early, host=HOST, now=START), Wait)
+        assert isinstance(plan(replace(early, bundle_age=SETTLE), host=HOST, now=START), Store)
+    assert isinstance(plan(replace(seen, served=(), bundle_age=SECOND), host=HOST, now=START), Store)
 
 
 @pytest.mark.parametrize("served", [None, OTHER])

@@ -99,7 +99,7 @@ def plan(seen: Observed, *, host: str, now: datetime) -> Action:
         return wanted
     if pending is None:
         return Wait("")
-    if seen.bundle_age < SETTLE:
+    if seen.served and seen.bundle_age < SETTLE:  # where nobody serves yet, as at first, no call can fail
         return Wait("every API server is to know the new authority first")
     return Store(pending, due or "")
 

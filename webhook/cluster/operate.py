@@ -36,6 +36,9 @@ from webhook.settings import Settings
 # Seconds between passes; what they read are four small objects, by name.
 INTERVAL = 5.0
 _LONGEST_WAIT = 60.0
+# After something was done the next look comes sooner, for a first installation takes four steps; but not for ever, for
+# somebody else may undo each of them.
+_NEXT, _IN_A_ROW = 0.5, 5
 # Seconds between two looks at the pods: with the time that a look takes, a pod that slipped by is found within 30.
 CENSUS = 15.0
 # By how much this clock may differ from the API server's: certificates hold from that long before they are made.
@@ -83,32 +86,34 @@ class Operator:
 
     def run(self, ended: threading.Event) -> None:
         """Make passes until `ended` is set; then give the Lease back."""
-        failures = 0
+        failures = steps = 0
         while not ended.is_set():
             try:
-                self.step()
+                steps = steps + 1 if self.step() else 0
                 failures = 0
             except ApiError as error:
+                steps = 0
                 conflict = error.status == HTTPStatus.CONFLICT
                 failures = 0 if conflict else failures + 1
                 self.exporter.errors.inc(not conflict)
                 log.line("info" if conflict else "error", str(error))
             self.exporter.passed()
-            ended.wait(min(_LONGEST_WAIT, INTERVAL * 2 ** min(failures, 6)) if failures else INTERVAL)
+            pause = _NEXT if 0 < steps <= _IN_A_ROW else INTERVAL
+            ended.wait(min(_LONGEST_WAIT, INTERVAL * 2 ** min(failures, 6)) if failures else pause)
         with contextlib.suppress(ApiError):
             self._lease.release()
 
-    def step(self) -> None:
-        """Make one pass. Raises ApiError."""
+    def step(self) -> bool:
+        """Make one pass; whether it did something, so that more may be to do. Raises ApiError."""
         leads = self._lease.hold()
         self.exporter.leader.set(leads)
         if not leads:
             self._pending = None
             self.exporter.forget()  # who acts tells
             self._reporter.forget()
-            return
+            return False
         try:
-            self._certificates()
+            return self._certificates()
         finally:
             if self._counted is None or time.monotonic() - self._counted >= CENSUS:
                 self._census()
@@ -126,7 +131,8 @@ class Operator:
         if notebook is not None and self._lease.hold():  # the look may have taken its time
             self._healer.heal(notebook, {name: every[name] for name in healed if name in every})
 
-    def _certificates(self) -> None:
+    def _certificates(self) -> bool:
+        """Do the next thing that is to be done; whether there was one."""
         secret = Secret(self._api, self._options.namespace, self._options.secret) if self._manages else None
         registration = Registration(self._api)
         self.exporter.registered.set(registration.webhook is not None)
@@ -147,9 +153,9 @@ class Operator:
         elif registration.lacks(self._condition):
             registration.set(registration.bundle or b"", self._condition)
             log.line("info", "registration: the condition is set as the configuration has it")
-            return
+            return True
         if secret is None:
-            return
+            return False
         seen = Observed(
             files=secret.files,
             bundle=registration.bundle,
@@ -167,7 +173,7 @@ class Operator:
                 "certificate: nothing is done as long as this clock and the API server's differ by more than "
                 f"{CLOCKS.seconds // 60} minutes: set the node's clock right",
             )
-            return
+            return False
         action = certificates.plan(seen, host=self._host, now=now)
         match action:
             case Issue(why):
@@ -181,7 +187,8 @@ class Operator:
                 self._pending = None
                 log.line("info", f"certificate: the new one is in the Secret: {why}")
             case _:
-                pass
+                return False
+        return True
 
     @property
     def _manages(self) -> bool:
