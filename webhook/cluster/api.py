@@ -7,11 +7,13 @@ plugins, proxies. Its models are left alone: they cost tens of MB and drop field
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlencode
 
@@ -148,9 +150,10 @@ class Api:
         if authorization := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
             headers["authorization"] = authorization
         try:
-            connection = create_websocket(self._configuration, url, headers)
+            deadline = time.monotonic() + seconds
+            connection = _within(seconds, lambda: create_websocket(self._configuration, url, headers))
             try:
-                channels, cut = _channels(connection, limit=limit, deadline=time.monotonic() + seconds)
+                channels, cut = _channels(connection, limit=limit, deadline=deadline)
             finally:
                 connection.shutdown()  # without waiting for an answer
         except websocket.WebSocketBadStatusException as error:
@@ -160,6 +163,27 @@ class Api:
             raise ApiError(f"POST {path}: no answer: {_short(error)}") from error
         code, why = _exit(channels[_ERROR])
         return Ended(code, bytes(channels[_OUT]), bytes(channels[_ERR]) or why.encode(), cut)
+
+
+def _within(seconds: float, connect: Callable[[], Any]) -> Any:
+    """What `connect` returns or raises, or TimeoutError.
+
+    The client's WebSocket takes no timeout for its handshake, and waits for ever for a server that says nothing: in a
+    thread that is left to itself then.
+    """
+    made: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            made.set_result(connect())
+        except BaseException as error:  # noqa: BLE001 - for whoever waits
+            made.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        return made.result(seconds)
+    except TimeoutError as error:
+        raise TimeoutError(f"none within {seconds:.0f} seconds") from error
 
 
 # https://kubernetes.io/docs/reference/using-api/websockets: the first byte of a frame says which stream it is of.

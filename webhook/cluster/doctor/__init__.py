@@ -6,11 +6,13 @@ may not read is an error, never a clean bill.
 
 from __future__ import annotations
 
+from functools import partial
+
 from webhook.cluster.api import Api
 from webhook.cluster.census import namespaces
 from webhook.cluster.doctor import creation, installation, pods
 from webhook.cluster.doctor.finding import NOTES, PROBLEMS, Finding, Report, Row, as_json, shown
-from webhook.cluster.doctor.refused import refused
+from webhook.cluster.doctor.refused import of_plane, refused
 from webhook.cluster.installed import Installed
 
 __all__ = ["NOTES", "PROBLEMS", "Finding", "Report", "Row", "as_json", "examine", "shown"]
@@ -29,7 +31,7 @@ def examine(api: Api, own: str, namespace: str | None, *, execute: bool = False)
     if namespace is None and not opted_in:
         found.append(pods.not_opted_in(api, None))
     for name in opted_in if namespace is None else [namespace]:
-        found += refused(api, name)
+        found += refused(api, name, partial(of_plane, settings.profile(name).images))
         if name in opted_in:
             found += creation.findings(api, installed, name, settings, clear=not Report(found, ()).problems)
         else:

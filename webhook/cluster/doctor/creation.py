@@ -1,10 +1,10 @@
-"""The API server's own path: a pod of Plane's API that it makes and doesn't keep, and what came of it."""
+"""The API server's own path: a pod of Plane's that it makes and doesn't keep, and what came of it."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 
 from webhook.admission import Reason, review
 from webhook.admission.injection import PROVENANCE
+from webhook.admission.target import WORKLOADS
 from webhook.cluster.api import Api, ApiError
 from webhook.cluster.doctor.finding import Finding, harmless
 from webhook.cluster.endpoints import SERVICE
@@ -27,13 +28,13 @@ _SECURITY = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 _CONTAINER = {
-    "name": "api",
+    "name": "plane",
     "image": "makeplane/plane-backend:doctor",
-    "command": ["./bin/docker-entrypoint-api.sh"],
     "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"cpu": "1m", "memory": "1Mi"}},
     "securityContext": _SECURITY,
 }
-_POD = {"metadata": {"name": "plane-webhook-doctor"}, "spec": {"containers": [_CONTAINER]}}
+# One of each workload's entrypoints.
+_ENTRYPOINTS = {each: each for each in WORKLOADS} | {"consumer": "webhook-consumer"}
 # How an API server says that its own connection to a pod did not come about.
 _UNREACHED = "error trying to reach service"
 _LOST = "tasks of pods that are created now can be lost"
@@ -45,42 +46,55 @@ def findings(api: Api, installed: Installed, namespace: str, settings: Settings,
     `clear`: nothing has been found so far that would explain it.
     """
     where = f"namespace/{namespace}"
+    profile = settings.profile(namespace)
+    workload = _tried(profile.workloads)
+    body = json.dumps(_pod(workload)).encode()
     try:
-        made = api.request(
-            "POST", f"/api/v1/namespaces/{namespace}/pods", query={"dryRun": "All"}, body=json.dumps(_POD).encode()
-        )
+        made = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", query={"dryRun": "All"}, body=body)
     except ApiError as error:
         if WEBHOOK not in str(error):
             raise
-        yield _not_called(installed, where, f": {harmless(str(error))}", clear=clear)
+        yield _not_called(installed, where, workload, f": {harmless(str(error))}", clear=clear)
         yield from _blocked(api, installed)
         return
-    profile = settings.profile(namespace)
     pod = review.parse_pod(made)
     judged = judge(pod, profile) if pod is not None else None
     annotations = msgspec.json.decode(made)["metadata"].get("annotations") or {}
     if PROVENANCE not in annotations:
-        if "api" in profile.workloads:
-            yield _not_called(installed, where, "", clear=clear)
-            yield from _blocked(api, installed)
+        yield _not_called(installed, where, workload, "", clear=clear)
+        yield from _blocked(api, installed)
     elif judged is None or judged.reason is not Reason.ALREADY_INJECTED:
-        yield _undone(api, namespace)
+        yield _undone(api, namespace, workload)
     elif judged.state is State.OUTDATED:
         yield Finding(
             "old-settings-served",
             where,
             f"a pod that is created there now gets other settings than configmap/{installed.configuration} has",
             "what the configuration says is in effect nowhere, not in new pods either",
-            f"kubectl -n {installed.namespace} rollout restart deployment/{SERVICE}   # its replicas read the "
-            "configuration when they start",
+            f"kubectl -n {shlex.quote(installed.namespace)} rollout restart deployment/{SERVICE}   # its replicas "
+            "read the configuration when they start",
         )
 
 
-def _not_called(installed: Installed, where: str, said: str, *, clear: bool) -> Finding:
+def _tried(asked: Sequence[str]) -> str:
+    """The workload to try: one that is to be injected, for the webhook leaves others alone."""
+    return next(each for each in WORKLOADS if each in asked)
+
+
+def _pod(workload: str) -> dict[str, Any]:
+    command = [f"./bin/docker-entrypoint-{_ENTRYPOINTS[workload]}.sh"]
+    return {
+        "metadata": {"name": "plane-webhook-doctor"},
+        "spec": {"containers": [{**_CONTAINER, "command": command}]},
+    }
+
+
+def _not_called(installed: Installed, where: str, workload: str, said: str, *, clear: bool) -> Finding:
     return Finding(
         "not-called",
         where,
-        f"a pod of Plane's API that is created there now would not be injected (tried by a server-side dry run){said}",
+        f"a pod of Plane's ({workload}) that is created there now would not be injected (tried by a server-side dry "
+        f"run){said}",
         _LOST + ("" if clear else ". What is found above may be why"),
         f"kubectl get --raw /metrics | grep 'admission_webhook_.*_count.*{WEBHOOK}'   # counts calls that failed: can "
         f"the API server reach port 8443 of the pods in {installed.namespace}, and does it trust them? Its own log "
@@ -99,7 +113,11 @@ def _blocked(api: Api, installed: Installed) -> Iterator[Finding]:
     found = msgspec.json.decode(api.request("GET", f"/api/v1/namespaces/{own}/pods", query=query))
     for pod in found["items"]:
         name = pod["metadata"]["name"]
-        (port,) = (each["containerPort"] for each in pod["spec"]["containers"][0]["ports"] if each["name"] == "https")
+        # Whatever a mesh puts beside it comes first or last.
+        ports = (each for container in pod["spec"]["containers"] for each in container.get("ports") or ())
+        port = next((each["containerPort"] for each in ports if each.get("name") == "https"), None)
+        if port is None:
+            continue
         try:
             api.request("GET", f"/api/v1/namespaces/{own}/pods/https:{name}:{port}/proxy/livez")
         except ApiError as error:
@@ -126,7 +144,7 @@ def _policy(own: str) -> dict[str, Any]:
     return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
 
-def _undone(api: Api, namespace: str) -> Finding:
+def _undone(api: Api, namespace: str, workload: str) -> Finding:
     others = list(_others(api, namespace))
     names = ", ".join(name for name, _ in others) or "none that you may see"
     fix = "kubectl get mutatingwebhookconfigurations"
@@ -135,8 +153,8 @@ def _undone(api: Api, namespace: str) -> Finding:
     return Finding(
         "undone",
         f"namespace/{namespace}",
-        "a pod of Plane's API that is created there now is injected, and then something takes that away again. Other "
-        f"webhooks that are asked about pods there: {names}",
+        f"a pod of Plane's ({workload}) that is created there now is injected, and then something takes that away "
+        f"again. Other webhooks that are asked about pods there: {names}",
         _LOST,
         fix,
     )
@@ -162,10 +180,8 @@ def _others(api: Api, namespace: str) -> Iterator[tuple[str, str]]:
             there = bool(selector.get("matchExpressions"))
             path = f"/webhooks/{at}/namespaceSelector/matchExpressions"
             patch = [{"op": "add", "path": f"{path}/-" if there else path, "value": apart if there else [apart]}]
-            yield (
-                name,
-                f"kubectl patch mutatingwebhookconfiguration/{name} --type=json -p {shlex.quote(json.dumps(patch))}",
-            )
+            what = shlex.quote(f"mutatingwebhookconfiguration/{name}")
+            yield name, f"kubectl patch {what} --type=json -p {shlex.quote(json.dumps(patch))}"
 
 
 def _asked(webhook: Mapping[str, Any]) -> bool:

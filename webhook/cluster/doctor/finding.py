@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 # Of each finding what is looked at. Notes are at the end: they are so, and can't be helped from here.
@@ -16,9 +16,9 @@ PROBLEMS: dict[str, str] = {
     "no-endpoint": "one of them is ready",
     "operate-scaled-to-zero": "the same of `plane-webhook-operate`, where it is installed",
     "certificate": "the Secret's files belong together, are for the Service, and hold for 29 days more",
-    "pods-refused": "the pods of a Deployment are taken: Pod Security, a quota or another webhook may refuse them",
+    "pods-refused": "pods of Plane's Deployments and ours are taken: Pod Security, a quota or a webhook may refuse them",
     "not-opted-in": "the namespace carries the label",
-    "not-called": "a pod of Plane's API that the API server makes by a server-side dry run comes out injected",
+    "not-called": "a pod of Plane's that the API server makes by a server-side dry run comes out injected",
     "port-blocked": "where it doesn't: the API server reaches port 8443 of the webhook's pods",
     "old-settings-served": "that pod gets the settings of the configuration in the cluster",
     "undone": "what that pod gets is still there when all other webhooks have been called",
@@ -37,15 +37,33 @@ _LONGEST = 300
 
 def harmless(text: str, longest: int = _LONGEST) -> str:
     """Text that somebody else chose, as one line of at most `longest` characters, none of which moves a cursor."""
-    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    line = " ".join(_printable(text).split())
     return line if len(line) <= longest else line[:longest] + "..."
 
 
+def _printable(text: str) -> str:
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
+class _Shown:
+    """Each field is text for a terminal, and much of it comes from the cluster: what moves a cursor is taken out here.
+
+    Once and for all, so that no finding has to think of it. Nothing is cut: a command that ends early is another one.
+    """
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type] # of the dataclasses below
+            object.__setattr__(self, each.name, _printable(getattr(self, each.name)))
+
+
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(_Shown):
     """One thing that is wrong, or (a note) that is so and can't be helped from here.
 
     `fix` is a command, after which a comment may stand; what it prints or changes is the remedy, or says what that is.
+    Whoever makes one quotes each name in it that comes from the cluster: people paste it into their shell.
     """
 
     code: str
@@ -61,7 +79,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Row(_Shown):
     """How one of Plane's pods stands; `version` and `settings` are what was injected, empty where nothing is."""
 
     namespace: str

@@ -43,10 +43,10 @@ def findings(api: Api, installed: Installed, settings: Settings) -> Iterator[Fin
             f"{own}/deployment/{OPERATE}",
             "it has no replicas",
             "nobody renews the certificate, or looks for pods that slipped by",
-            f"kubectl -n {own} scale deployment/{OPERATE} --replicas=1",
+            f"kubectl -n {shlex.quote(own)} scale deployment/{OPERATE} --replicas=1",
         )
     yield from _certificate(installed, files, operator)
-    yield from refused(api, own)
+    yield from refused(api, own, lambda each: each["metadata"]["name"] in (SERVICE, OPERATE))
 
 
 def _registration(
@@ -94,10 +94,10 @@ def _trust(installed: Installed, registration: Registration, files: Files | None
             return
     elif bundle:
         return  # there is nothing to compare it with: `certificate` says so
-    text = f"$(kubectl -n {installed.namespace} get secret {installed.secret} -o jsonpath='{{.data.ca\\.crt}}')"
-    patch = f'[{{"op":"add","path":"/webhooks/{registration.at}/clientConfig/caBundle","value":"{text}"}}]'.replace(
-        '"', '\\"'
-    )
+    own, secret = shlex.quote(installed.namespace), shlex.quote(installed.secret)
+    text = f"$(kubectl -n {own} get secret {secret} -o jsonpath='{{.data.ca\\.crt}}')"  # quoted by rules of its own
+    path = f"/webhooks/{registration.at}/clientConfig/caBundle"
+    patch = f'[{{\\"op\\":\\"add\\",\\"path\\":\\"{path}\\",\\"value\\":\\"{text}\\"}}]'
     yield Finding(
         "not-trusted",
         _WHERE,
@@ -115,7 +115,7 @@ def _replicas(api: Api, installed: Installed) -> Iterator[Finding]:
             f"{own}/deployment/{SERVICE}",
             "it has no replicas",
             _UNANSWERED,
-            f"kubectl -n {own} scale deployment/{SERVICE} --replicas=2",
+            f"kubectl -n {shlex.quote(own)} scale deployment/{SERVICE} --replicas=2",
         )
     elif not any(each.ready for each in endpoints(api, own)):
         why = "; ".join(_waiting(api, own))
@@ -124,8 +124,8 @@ def _replicas(api: Api, installed: Installed) -> Iterator[Finding]:
             f"{own}/service/{SERVICE}",
             f"no replica is ready{': ' if why else ''}{why}",
             _UNANSWERED,
-            f"kubectl -n {own} describe pods -l app.kubernetes.io/name={SERVICE}   # its last lines say what they "
-            "wait for",
+            f"kubectl -n {shlex.quote(own)} describe pods -l app.kubernetes.io/name={SERVICE}   # its last lines say "
+            "what they wait for",
         )
 
 
@@ -152,15 +152,17 @@ def _certificate(installed: Installed, files: Files | None, operator: Mapping[st
             problem = f"the certificate ends on {ends:%Y-%m-%d %H:%M} UTC and was not renewed"
     if problem is None:
         return
-    issue = f"plane-webhook certs issue --force --dir tls --host {_host(installed)}   # and the next steps of "
+    kubectl, secret = f"kubectl -n {shlex.quote(own)}", shlex.quote(installed.secret)
+    host = shlex.quote(_host(installed))
+    issue = f"plane-webhook certs issue --force --dir tls --host {host}   # and the next steps of "
     yield Finding(
         "certificate",
         f"{own}/secret/{installed.secret}",
         problem,
         "replicas that start now can't serve, and when what is served ends, no pod of Plane is injected",
-        f"kubectl -n {own} delete secret {installed.secret} --ignore-not-found   # operate makes another"
+        f"{kubectl} delete secret {secret} --ignore-not-found   # operate makes another"
         if _makes(operator)
-        else issue + f"docs/how-to/certificate-by-hand.md; with cert-manager: kubectl -n {own} describe certificate",
+        else issue + f"docs/how-to/certificate-by-hand.md; with cert-manager: {kubectl} describe certificate",
     )
 
 
@@ -172,10 +174,10 @@ def _makes(operator: Mapping[str, Any] | None) -> bool:
 
 def _applied(installed: Installed, operator: Mapping[str, Any] | None) -> str:
     """The command that applies the registration again, in the way in which the rest was installed."""
-    own = installed.namespace
+    own = shlex.quote(installed.namespace)
     release = (installed.deployment["metadata"].get("annotations") or {}).get("meta.helm.sh/release-name")
-    if release:
-        return f"helm upgrade {release} manifests/chart -n {own} --reuse-values"
+    if release and not release.startswith("-"):  # an option is no name, however it is quoted
+        return f"helm upgrade {shlex.quote(release)} manifests/chart -n {own} --reuse-values"
     if operator is not None:
         return f"kubectl apply --server-side -k manifests/{'operate' if _makes(operator) else 'cert-manager'}"
     return (

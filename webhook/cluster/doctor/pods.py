@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
@@ -35,7 +36,7 @@ def not_opted_in(api: Api, namespace: str | None) -> Finding:
         f"namespace/{namespace}" if namespace else "namespaces",
         wrong,
         "the API server does not ask about its pods: none is injected",
-        f"kubectl label namespace {name} {INJECT}=enabled --overwrite",
+        f"kubectl label namespace {shlex.quote(name)} {INJECT}=enabled --overwrite",
     )
 
 
@@ -46,6 +47,7 @@ class Census:
         """Read them. Raises ApiError."""
         self._api = api
         self._namespace = namespace
+        self._kubectl = f"kubectl -n {shlex.quote(namespace)}"
         self._found = [each for each in census.pods(api, namespace, settings) if each.judged.reason not in _FOREIGN]
         # Of each owner the pods that stand alike.
         self._groups: dict[tuple[str, State, str], list[Found]] = {}
@@ -59,7 +61,7 @@ class Census:
             yield Row(
                 namespace=each.namespace,
                 pod=each.name,
-                owner=each.owner.shown,
+                owner=harmless(each.owner.shown),
                 state=judged.state,
                 reason=judged.reason,
                 workload=judged.workload,
@@ -71,7 +73,7 @@ class Census:
         """Of each owner's pods that stand alike, one. Raises ApiError."""
         for (_, state, _), group in sorted(self._groups.items()):
             first, judged = group[0], group[0].judged
-            where, names = f"{self._namespace}/{first.owner.shown}", ", ".join(each.name for each in group)
+            where, names = f"{self._namespace}/{harmless(first.owner.shown)}", ", ".join(each.name for each in group)
             if state is State.MISSED:
                 why = "tasks that they publish can be lost"
                 yield Finding("not-injected", where, f"not injected: {names}", why, self._restart(group))
@@ -81,11 +83,11 @@ class Census:
                 yield Finding("other-settings", where, wrong, why, self._restart(group))
             elif state is State.UNCOVERED:
                 why = f"{judged.reason.sentence} ({judged.reason})"
-                look = f"kubectl -n {self._namespace} get pod {first.name} -o yaml"
+                look = f"{self._kubectl} get pod {shlex.quote(first.name)} -o yaml"
                 yield Finding("not-covered", where, f"can't be injected: {names}", why, look)
             elif judged.reason is Reason.OPTED_OUT:
                 why = "tasks that they publish can be lost, as whoever set the label wants it"
-                look = f"kubectl -n {self._namespace} get pod {first.name} --show-labels   # it comes of its template"
+                look = f"{self._kubectl} get pod {shlex.quote(first.name)} --show-labels   # it comes of its template"
                 yield Finding("opted-out", where, f"kept out by the label {INJECT}: disabled: {names}", why, look)
             elif state is State.INJECTED:
                 yield from self._chart(where, first)
@@ -101,15 +103,16 @@ class Census:
                         f"{self._namespace}/pod/{each.name}",
                         f"container {container['name']}: {wrong}",
                         "what was asked for is not, or not all, in effect there: tasks can be lost",
-                        f"{self._restart([each])}   # if it stays so: kubectl -n {self._namespace} logs {each.name} -c "
-                        f"{container['name']} | grep plane-webhook: says why",
+                        f"{self._restart([each])}   # if it stays so: {self._kubectl} logs {shlex.quote(each.name)} -c "
+                        f"{shlex.quote(container['name'])} | grep plane-webhook: says why",
                     )
 
     def _restart(self, group: list[Found]) -> str:
         owner = group[0].owner
-        if owner.kind in _ROLLED:
-            return f"kubectl -n {self._namespace} rollout restart {owner.shown}"
-        return f"kubectl -n {self._namespace} delete pod {' '.join(each.name for each in group)}   # and make it again"
+        # Whoever makes a pod says what it belongs to, in free text; and kubectl rolls no other API's Deployments.
+        if owner.kind in _ROLLED and owner.api_version == "apps/v1":
+            return f"{self._kubectl} rollout restart {shlex.quote(owner.shown)}"
+        return f"{self._kubectl} delete pod {shlex.join(each.name for each in group)}   # and make it again"
 
     def _injected(self, found: Found, *, running: bool = False) -> Iterator[tuple[dict[str, Any], Told]]:
         """Each container with our guard, as the API server stores it, and what the guard was told. Raises ApiError.
@@ -145,7 +148,7 @@ class Census:
                     where,
                     f"configmap/{name} brings variables of ours too: {'; '.join(known)}",
                     "whoever changes them where they don't win changes nothing",
-                    f"kubectl -n {self._namespace} get configmap {name} -o yaml   # `precedence` in the configuration "
+                    f"{self._kubectl} get configmap {shlex.quote(name)} -o yaml   # `precedence` in the configuration "
                     "says who wins",
                 )
 

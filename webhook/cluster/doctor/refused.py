@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
+from webhook.admission import review
+from webhook.admission.target import targets
 from webhook.cluster.api import Api
 from webhook.cluster.doctor.finding import Finding, harmless
 
@@ -15,10 +19,19 @@ _POD_SECURITY = re.compile(r'violates PodSecurity "([a-z]+):')
 _BASELINE = ("host namespaces", "hostPath", "hostPort", "privileged (", "procMount", "non-default capabilities")
 
 
-def refused(api: Api, namespace: str) -> Iterator[Finding]:
-    """A finding for each Deployment whose pods are not made. Raises ApiError."""
+def of_plane(images: Collection[str], deployment: Mapping[str, Any]) -> bool:
+    """Whether the Deployment makes pods of Plane's; `images` are repositories of Plane's backend."""
+    pod = review.parse_pod(msgspec.json.encode(deployment["spec"]["template"]))
+    return pod is not None and any(targets(pod, images))
+
+
+def refused(api: Api, namespace: str, concerns: Callable[[Mapping[str, Any]], bool]) -> Iterator[Finding]:
+    """A finding for each Deployment that concerns us and whose pods are not made. Raises ApiError.
+
+    Of others nothing is said: an admin should not loosen a namespace for what somebody else put there.
+    """
     found = msgspec.json.decode(api.request("GET", f"/apis/apps/v1/namespaces/{namespace}/deployments"))
-    for each in found["items"]:
+    for each in filter(concerns, found["items"]):
         conditions = (each.get("status") or {}).get("conditions") or ()
         said = [
             one.get("message", "") for one in conditions if (one["type"], one["status"]) == ("ReplicaFailure", "True")
@@ -36,11 +49,12 @@ def refused(api: Api, namespace: str) -> Iterator[Finding]:
 
 
 def _fix(namespace: str, name: str, said: str) -> str:
+    namespace, name = shlex.quote(namespace), shlex.quote(name)
     violated = _POD_SECURITY.search(said)
-    if violated is None:
+    # Never `privileged`: Plane and the webhook run without that, and whoever may make a Deployment could ask for it.
+    if violated is None or violated[1] != "restricted" or any(word in said for word in _BASELINE):
         return f"kubectl -n {namespace} describe deployment {name}   # who refuses them is named in the message"
-    level = "privileged" if violated[1] == "baseline" or any(word in said for word in _BASELINE) else "baseline"
     return (
-        f"kubectl label --overwrite namespace {namespace} pod-security.kubernetes.io/enforce={level} && kubectl "
-        f"-n {namespace} rollout restart deployment/{name}   # or have the pods keep to {violated[1]!r}"
+        f"kubectl label --overwrite namespace {namespace} pod-security.kubernetes.io/enforce=baseline && kubectl "
+        f"-n {namespace} rollout restart deployment/{name}   # or have the pods keep to 'restricted'"
     )

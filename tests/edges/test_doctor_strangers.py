@@ -1,0 +1,266 @@
+"""`doctor` among what others put in the cluster: names that are code, neighbours in our pods, an API that is silent.
+
+The real client asks a small HTTP server, which says what no well-meant cluster would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import kubernetes.client
+import pytest
+
+from webhook.admission import review
+from webhook.cluster.api import Api, ApiError
+from webhook.cluster.census import Found, Owner
+from webhook.cluster.doctor import Finding, Report, Row, as_json, creation, installation, pods, shown
+from webhook.cluster.doctor.refused import of_plane, refused
+from webhook.cluster.installed import Installed
+from webhook.cluster.pods import judge
+from webhook.settings import Settings, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+OWN, PLANE = "plane-webhook", "plane"
+# What a shell would run, what ends a quotation, and what a terminal would follow.
+EVIL = "x'\"$(touch owned); touch owned #\x1b[2J\n`touch owned`"
+
+
+class Cluster:
+    """An API server that has these objects, and nothing else; a POST comes back as it was sent."""
+
+    def __init__(self, objects: dict[str, Any]) -> None:
+        self.posted: list[Any] = []
+        cluster = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                found = objects.get(self.path.partition("?")[0])
+                self._answer(404 if found is None else 200, json.dumps(found or {"message": "not there"}).encode())
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                cluster.posted.append(json.loads(body))
+                self._answer(201, body)
+
+            def _answer(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def __enter__(self) -> Api:
+        Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return api(self._server.server_address[1])
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def api(port: int) -> Api:
+    configuration = kubernetes.client.Configuration()
+    configuration.host = f"http://127.0.0.1:{port}"
+    return Api(configuration)
+
+
+def deployment(name: str, secret: str, **metadata: Any) -> dict[str, Any]:
+    volumes = [
+        {"name": "tls", "secret": {"secretName": secret}},
+        {"name": "configuration", "configMap": {"name": "c"}},
+    ]
+    return {"metadata": {"name": name, **metadata}, "spec": {"template": {"spec": {"volumes": volumes}}}}
+
+
+def installed(secret: str, **metadata: Any) -> dict[str, Any]:
+    """What `doctor` reads of the webhook's own, where nothing is well."""
+    base = f"/apis/apps/v1/namespaces/{OWN}/deployments"
+    return {
+        f"{base}/plane-webhook": deployment("plane-webhook", secret, **metadata),
+        base: {"items": []},
+        f"/api/v1/namespaces/{OWN}/pods": {"items": []},
+        f"/apis/discovery.k8s.io/v1/namespaces/{OWN}/endpointslices": {"items": []},
+    }
+
+
+def paste(command: str, folder: Path) -> None:
+    """As people do: into a shell, where the programs that it names do nothing."""
+    for name in ("kubectl", "helm", "plane-webhook"):
+        (folder / name).write_text("#!/bin/sh\nexit 0\n")
+        (folder / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, check=False, timeout=20)
+    assert not (folder / "owned").exists(), command
+
+
+def plane_pod(owner: Owner, name: str = "api-1") -> Found:
+    container = {"name": "api", "image": "makeplane/plane-backend:1", "command": ["./bin/docker-entrypoint-api.sh"]}
+    pod = review.parse_pod(json.dumps({"metadata": {"name": name}, "spec": {"containers": [container]}}).encode())
+    assert pod is not None
+    return Found(PLANE, name, "u", owner, owner, ready=False, leaving=False, judged=judge(pod, Settings().default))
+
+
+def of_pod(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> Finding:
+    """What is found of a pod with this owner, whatever the census would say of such a one."""
+    monkeypatch.setattr(pods.census, "pods", lambda *_: [plane_pod(owner)])
+    (found,) = pods.Census(api(1), PLANE, Settings()).findings()
+    return found
+
+
+def test_an_owner_that_is_code_is_only_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = of_pod(Owner("apps/v1", "Deployment", EVIL, "u"), monkeypatch)
+    paste(found.fix, tmp_path)
+    assert len(of_pod(Owner("apps/v1", "Deployment", "a" * 100_000, "u"), monkeypatch).where) < 400
+
+
+@pytest.mark.parametrize(("version", "does"), [("apps/v1", "rollout restart deployment/api"), ("x/v1", "delete pod")])
+def test_only_what_kubectl_rolls_is_rolled(version: str, does: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert does in of_pod(Owner(version, "Deployment", "api", "u"), monkeypatch).fix
+
+
+@pytest.mark.parametrize("release", [EVIL, "--post-renderer=./owned"])
+def test_names_of_the_installation_are_only_names(release: str, tmp_path: Path) -> None:
+    annotations = {"meta.helm.sh/release-name": release}
+    with Cluster(installed("x$(touch owned)", annotations=annotations)) as cluster:
+        found = list(installation.findings(cluster, Installed(cluster, OWN), Settings()))
+    assert {"not-registered", "no-endpoint", "certificate"} <= {each.code for each in found}
+    for each in found:
+        assert "--post-renderer" not in each.fix
+        paste(each.fix, tmp_path)
+
+
+def test_the_authority_is_copied_whatever_the_secret_is_called(tmp_path: Path) -> None:
+    """That command runs another one within quotes."""
+    registration = {
+        "metadata": {"name": OWN, "resourceVersion": "1"},
+        "webhooks": [{"name": f"inject.pods.{OWN}"}],
+    }
+    objects = installed("it's\"$(touch owned)")
+    objects["/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/plane-webhook"] = registration
+    with Cluster(objects) as cluster:
+        found = {each.code: each for each in installation.findings(cluster, Installed(cluster, OWN), Settings())}
+    fix = found["not-trusted"].fix
+    paste(fix, tmp_path)
+    (tmp_path / "kubectl").write_text('#!/bin/sh\nif [ "$3" = get ]; then echo "<$5>"; else echo "$5"; fi\n')
+    env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(["bash", "-c", fix], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    value = "<it's\"$(touch owned)>"
+    path = "/webhooks/0/clientConfig/caBundle"
+    assert said.stdout.strip() == f'[{{"op":"add","path":"{path}","value":"{value}"}}]'
+
+
+def test_nothing_that_is_shown_moves_a_cursor() -> None:
+    report = Report([Finding("not-injected", *[EVIL] * 4)], [Row(*[EVIL] * 8)])
+    for text in (shown(report), *json.loads(as_json(report))["findings"][0].values()):
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert len(shown(report).splitlines()) == 7, "nor begins a line"
+
+
+WORKLOADS = {
+    "{}": "api",
+    "workloads: [consumer, beat, worker]": "worker",
+    "workloads: [beat]": "beat",
+    "workloads: [consumer]": "consumer",
+}
+
+
+@pytest.mark.parametrize("text", WORKLOADS)
+def test_a_workload_is_tried_that_is_asked_for(text: str) -> None:
+    """Or a webhook that nobody calls would be called right."""
+    settings = parse(text)
+    cluster = Cluster(installed("tls"))
+    with cluster as asked:
+        found = list(creation.findings(asked, Installed(asked, OWN), PLANE, settings, clear=True))
+    assert [each.code for each in found] == ["not-called"]
+    (posted,) = cluster.posted
+    pod = review.parse_pod(json.dumps(posted).encode())
+    assert pod is not None
+    judged = judge(pod, settings.profile(PLANE))
+    assert (judged.state, judged.workload) == ("missed", WORKLOADS[text])
+
+
+def test_a_neighbour_in_our_pod_has_ports_too() -> None:
+    """A mesh's sidecar may be the first container, and a pod need have no port of ours."""
+    mesh = {"name": "linkerd-proxy", "ports": [{"containerPort": 4143}]}
+    ours = {"name": "webhook", "ports": [{"name": "https", "containerPort": 8443}]}
+    items = [
+        {"metadata": {"name": "one"}, "spec": {"containers": [mesh, {"name": "bare"}, ours]}},
+        {"metadata": {"name": "other"}, "spec": {"containers": [mesh]}},
+    ]
+    with Cluster(installed("tls") | {f"/api/v1/namespaces/{OWN}/pods": {"items": items}}) as cluster:
+        found = list(creation.findings(cluster, Installed(cluster, OWN), PLANE, Settings(), clear=True))
+    assert [each.code for each in found] == ["not-called"], "the server answers: nothing is blocked"
+
+
+PRIVILEGED = {
+    "baseline": 'pods "x" is forbidden: violates PodSecurity "baseline:latest": hostPath volumes (volume "root")',
+    "restricted, and baseline too": 'violates PodSecurity "restricted:latest": privileged (container "x" must not)',
+}
+HARDLY = 'violates PodSecurity "restricted:latest": runAsNonRoot != true'
+
+
+def refusing(message: str, command: str) -> dict[str, Any]:
+    container = {"name": "x", "image": "busybox", "command": [command]}
+    condition = {"type": "ReplicaFailure", "status": "True", "message": message}
+    return {
+        "metadata": {"name": "x"},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+        "status": {"conditions": [condition]},
+    }
+
+
+def refusals(message: str, command: str) -> Iterator[Finding]:
+    path = f"/apis/apps/v1/namespaces/{PLANE}/deployments"
+    with Cluster({path: {"items": [refusing(message, command)]}}) as cluster:
+        yield from refused(cluster, PLANE, lambda each: of_plane((), each))
+
+
+@pytest.mark.parametrize("message", PRIVILEGED.values(), ids=PRIVILEGED)
+def test_nobody_is_told_to_take_pod_security_off(message: str) -> None:
+    (found,) = refusals(message, "./bin/docker-entrypoint-api.sh")
+    assert found.fix.startswith(f"kubectl -n {PLANE} describe deployment x ")
+    assert "enforce" not in found.fix
+
+
+def test_nobody_loosens_a_namespace_for_a_strangers_deployment() -> None:
+    assert list(refusals(HARDLY, "miner")) == []
+    (found,) = refusals(HARDLY, "./bin/docker-entrypoint-migrator.sh")
+    assert "pod-security.kubernetes.io/enforce=baseline " in found.fix
+
+
+def test_an_api_server_that_says_nothing_is_not_waited_for() -> None:
+    """It takes the connection, and leaves the WebSocket's handshake without an answer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        # Without the fix this waits for ever: not in the test's own thread.
+        said: list[BaseException] = []
+
+        def execute() -> None:
+            try:
+                api(server.getsockname()[1]).execute(PLANE, "p", "c", ["x"], limit=10, seconds=1.0)
+            except ApiError as error:
+                said.append(error)
+
+        began = time.monotonic()
+        thread = Thread(target=execute, daemon=True)
+        thread.start()
+        thread.join(8)
+        assert not thread.is_alive()
+    assert time.monotonic() - began < 6
+    (error,) = said
+    assert isinstance(error, ApiError)
+    assert error.status == 0
+    assert "no answer" in str(error)
