@@ -88,7 +88,7 @@ def test_a_budget_is_respected_asked_four_times_and_that_is_said(controlplane: C
     controlplane.api.delete(f"/api/v1/namespaces/{name}")
 
 
-def test_while_nothing_answers_no_pod_is_evicted_for_another_one_would_be_no_better(
+def test_while_nothing_answers_no_pod_is_evicted_for_a_pod_like_it_would_not_come_out_right(
     controlplane: ControlPlane, operate: Operate, serving: Webhook
 ) -> None:
     name = "unanswered"
@@ -99,7 +99,7 @@ def test_while_nothing_answers_no_pod_is_evicted_for_another_one_would_be_no_bet
     controlplane.namespace(name, HEAL)
     try:
         (said,) = wait_for(lambda: events(controlplane, name, "NotHealed"), 30, "it is said", need=[operate.process])
-        assert "another one would be no better" in said
+        assert "a pod like it would not come out right now" in said
         assert uids(controlplane, name) == before
     finally:
         serving.start()

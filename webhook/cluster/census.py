@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -14,6 +15,12 @@ from webhook.settings import Settings
 # An injected pod has some 50 kB: a page is a few MB, and one at a time is in memory.
 _PAGE = "50"
 _OVER = ("Succeeded", "Failed")
+# What a name, a kind and a version may be. The API server takes any text in an owner reference, and whoever creates a
+# pod writes it: it must not get into a path, an Event or a command that somebody is told to run.
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_KIND = re.compile(r"[A-Za-z][A-Za-z0-9]{0,62}")
+_VERSION = re.compile(r"([a-z0-9][-a-z0-9.]{0,251}/)?v[a-z0-9]{1,62}")
+_UID = re.compile(r"[-A-Za-z0-9]{1,64}")
 
 
 class _Owner(msgspec.Struct):
@@ -112,13 +119,13 @@ def pods(api: Api, namespace: str, settings: Settings, *, leaving: bool = False)
             pod = review.parse_pod(raw)
             if pod is None:
                 continue
-            controller = _controller(seen.metadata)
+            maker = _controller(seen.metadata)
             yield Found(
                 namespace=namespace,
                 name=seen.metadata.name,
                 uid=seen.metadata.uid,
-                owner=_owner(api, namespace, seen, controller, owners),
-                controller=controller,
+                owner=_owner(api, namespace, seen, maker, owners),
+                controller=maker,
                 ready=any(each.type == "Ready" and each.status == "True" for each in status.conditions or ()),
                 leaving=leaves,
                 judged=judge(pod, profile),
@@ -126,19 +133,32 @@ def pods(api: Api, namespace: str, settings: Settings, *, leaving: bool = False)
         more = page.metadata.continue_ or None
 
 
+def controller(raw: bytes) -> Owner | None:
+    """What an object, as JSON, says to be made by."""
+    return _controller(msgspec.json.decode(raw, type=_Named).metadata)
+
+
 def _controller(metadata: _Metadata) -> Owner | None:
+    """The first that says to be the controller, unless it can't be one."""
     first = next((each for each in metadata.owner_references or () if each.controller), None)
-    return Owner(first.api_version, first.kind, first.name, first.uid) if first else None
+    if first is None or not _plausible(first):
+        return None
+    return Owner(first.api_version, first.kind, first.name, first.uid)
 
 
-def _owner(api: Api, namespace: str, pod: _Pod, controller: Owner | None, known: dict[str, Owner]) -> Owner:
+def _plausible(owner: _Owner) -> bool:
+    texts = ((_NAME, owner.name), (_KIND, owner.kind), (_VERSION, owner.api_version), (_UID, owner.uid))
+    return all(allowed.fullmatch(text) for allowed, text in texts)
+
+
+def _owner(api: Api, namespace: str, pod: _Pod, maker: Owner | None, known: dict[str, Owner]) -> Owner:
     """The controller, and of a ReplicaSet its Deployment: that is what people look at."""
-    if controller is None:
+    if maker is None:
         return Owner("v1", "Pod", pod.metadata.name, pod.metadata.uid)
-    if controller.uid not in known:
+    if maker.uid not in known:
         above = None
-        if controller.kind == "ReplicaSet":
-            found = api.find(f"/apis/apps/v1/namespaces/{namespace}/replicasets/{controller.name}")
-            above = _controller(msgspec.json.decode(found, type=_Named).metadata) if found else None
-        known[controller.uid] = above or controller
-    return known[controller.uid]
+        if (maker.api_version, maker.kind) == ("apps/v1", "ReplicaSet"):
+            found = api.find(f"/apis/apps/v1/namespaces/{namespace}/replicasets/{maker.name}")
+            above = controller(found) if found else None
+        known[maker.uid] = above or maker
+    return known[maker.uid]

@@ -7,6 +7,7 @@ starts anew knows of it.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -31,6 +32,8 @@ COURSES = "plane-webhook-healing"
 ROLE = "plane-webhook-heal"
 # Seconds after a try that showed that an eviction would not help, until the next one.
 TRY_AGAIN = 60.0
+# Seconds for which the last eviction may hold up the next one before that is said.
+HELD_UP = 600.0
 
 
 class _Metadata(msgspec.Struct):
@@ -46,6 +49,12 @@ class _Controller(msgspec.Struct):
     def wanted(self) -> int:
         """How many pods it should have: a DaemonSet says so in its status."""
         return int(self.status.get("desiredNumberScheduled", self.spec.get("replicas", 1)))
+
+    @property
+    def template(self) -> str:
+        """A digest of what it makes pods of."""
+        text = msgspec.json.encode(self.spec["template"], order="deterministic")
+        return hashlib.sha256(text).hexdigest()[:16]
 
 
 class Healer:
@@ -92,13 +101,19 @@ class Healer:
         step = healing.plan(
             pods,
             {uid: each.wanted for uid, each in makers.items()},
-            courses,
+            healing.as_of_now(courses, {uid: each.template for uid, each in makers.items()}),
             bad_for={uid: now - each for uid, each in self._bad.items()},
             unchanged=now - since,
         )
         for each in step.given_up:
             many = len(healing.PAUSES) + 1
-            self._say(each, f"is left as it is: {many} attempts in a row did not put it right{report.remedy(each)}")
+            what = f"is left as it is: {many} attempts in a row did not put it right{report.remedy(each)}"
+            self._say(each, "given up", what)
+        if step.held_up and now - since >= HELD_UP and (waiting := next(filter(healing.eligible, pods), None)):
+            what = (
+                "is not evicted yet, for the last eviction is not over: its pod is still there, or another is not ready"
+            )
+            self._say(waiting, "held up", f"{what}: kubectl -n {namespace} get pods")
         if step.evict is None:
             if step.courses != courses:
                 notebook.write(namespace, step.courses)
@@ -110,9 +125,11 @@ class Healer:
         problem = self._would_stay(pod, makers[pod.controller.uid])
         if problem:
             self._tried[namespace] = now
-            self._say(pod, f"is not evicted, for another one would be no better: {problem}")
+            self._say(pod, "no better", f"is not evicted, for {problem}")
             return
-        notebook.write(namespace, step.courses)
+        uid = pod.controller.uid
+        course = msgspec.structs.replace(step.courses[uid], template=makers[uid].template)
+        notebook.write(namespace, {**step.courses, uid: course})
         self._evict(pod)
 
     def _makers(self, namespace: str, pods: Sequence[Found], courses: Courses) -> dict[str, _Controller]:
@@ -146,13 +163,14 @@ class Healer:
         except ApiError as error:
             if error.status == 0 or _lacks_right(error):
                 raise
-            return str(error)  # a quota, Pod Security, somebody else's webhook
+            # A quota, Pod Security, somebody else's webhook.
+            return f"a pod like it would be refused now (tried by a server-side dry run): {error}"
         parsed = review.parse_pod(answer)
         judged = judge(parsed, self._settings.profile(pod.namespace)) if parsed is not None else None
         if judged is not None and judged.state is State.INJECTED:
             return None
         look = f"plane-webhook doctor -n {pod.namespace}"
-        return f"created now, it would not come out right (tried by a server-side dry run). What is wrong: {look}"
+        return f"a pod like it would not come out right now (tried by a server-side dry run). What is wrong: {look}"
 
     def _evict(self, pod: Found) -> None:
         body = {
@@ -171,7 +189,7 @@ class Healer:
                 raise
             # 429: its budget. 500: it has two.
             self._exporter.evictions.labels(pod.namespace, "refused").inc()
-            self._say(pod, f"can't be evicted: {error}")
+            self._say(pod, "refused", f"can't be evicted: {error}")
             return
         self._exporter.evictions.labels(pod.namespace, "made").inc()
         self._said = {each for each in self._said if each[0] != pod.owner.uid}
@@ -184,14 +202,13 @@ class Healer:
             f"--serviceaccount={self._own}:{OPERATE}"
         )
         for each in {pod.owner.uid: pod for pod in pods if healing.eligible(pod)}.values():
-            self._say(
-                each, f"is not healed, though its namespace asks for it, for the right is missing ({error}): {bind}"
-            )
+            what = f"is not healed, though its namespace asks for it, for the right is missing ({error}): {bind}"
+            self._say(each, "no right", what)
 
-    def _say(self, pod: Found, what: str) -> None:
-        """Once until a pod of this owner is evicted."""
-        if (pod.owner.uid, what) not in self._said:
-            self._said.add((pod.owner.uid, what))
+    def _say(self, pod: Found, topic: str, what: str) -> None:
+        """Once a topic until a pod of this owner is evicted: in an error's text there are names that are drawn anew."""
+        if (pod.owner.uid, topic) not in self._said:
+            self._said.add((pod.owner.uid, topic))
             log.line("warning", f"healing: {pod.name} {what}", namespace=pod.namespace, owner=pod.owner.shown)
             report.say(self._api, pod, "NotHealed", f"Pod {pod.name} {what}")
 
@@ -230,17 +247,17 @@ class Notebook:
         if courses:
             self._data[namespace] = msgspec.json.encode(courses).decode()
         if "resourceVersion" not in self._metadata:
-            # Without data: of two that make it at once, the write decides.
-            self._take(self._apply({}), keep=True)
-        self._take(self._apply(self._data))
+            # Without data, and by another manager, so that what somebody else has put there stays.
+            bare = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata}
+            made = msgspec.json.decode(self._api.apply(self._path, bare, manager=f"{OPERATE}-make"))
+            if made.get("data"):
+                raise ApiError(f"configmap/{COURSES}: somebody else has written it meanwhile", HTTPStatus.CONFLICT)
+            self._metadata["resourceVersion"] = made["metadata"]["resourceVersion"]
+        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata, "data": self._data}
+        self._take(self._api.apply(self._path, manifest, manager=OPERATE))
 
-    def _apply(self, data: dict[str, str]) -> bytes:
-        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata, "data": data}
-        return self._api.apply(self._path, manifest, manager=OPERATE)
-
-    def _take(self, raw: bytes | None, *, keep: bool = False) -> None:
+    def _take(self, raw: bytes | None) -> None:
         found = msgspec.json.decode(raw) if raw is not None else {}
-        if not keep:
-            self._data: dict[str, str] = found.get("data") or {}
+        self._data: dict[str, str] = found.get("data") or {}
         if found:
             self._metadata["resourceVersion"] = found["metadata"]["resourceVersion"]

@@ -8,7 +8,7 @@ Pure: it asks nobody and never looks at the clock. The rules:
   is about to be, lacks a ready pod. So what an eviction breaks is broken once.
 - An attempt is written down before it is made. It came right when its pod is gone and its controller has no bad pod
   that was not there before. If it did not, the next one waits, longer each time, and after `len(PAUSES)` pauses there
-  is none. All of a controller's pods come of one template: after a change there is another controller.
+  is none, until the controller's template changes. (A ReplicaSet's never does: after a change there is another one.)
 - Pauses count from when this process first saw what is written down: no other clock is believed, and a process that
   starts anew waits longer, not shorter.
 """
@@ -39,6 +39,7 @@ class Course(msgspec.Struct, frozen=True):
     pod: str  # uid of the pod that was to be evicted
     bad: tuple[str, ...]  # uids of all that wanted it then
     attempts: int  # in a row that did not come right, with this one
+    template: str = ""  # the digest of what the controller made pods of
 
 
 Courses = Mapping[str, Course]  # by the controller's uid
@@ -51,6 +52,17 @@ class Step:
     evict: Found | None
     courses: Courses
     given_up: tuple[Found, ...] = ()  # of each controller that is left alone for good, a pod
+    held_up: bool = False  # by the last eviction: its pod leaves, or another one is not ready yet
+
+
+def as_of_now(courses: Courses, templates: Mapping[str, str]) -> Courses:
+    """The courses, each begun anew where its controller (uid) makes pods of another template now."""
+    return {
+        uid: msgspec.structs.replace(course, attempts=0)
+        if templates.get(uid, course.template) != course.template
+        else course
+        for uid, course in courses.items()
+    }
 
 
 def eligible(pod: Found) -> bool:
@@ -85,9 +97,9 @@ def plan(
         evicted = here.get(course.pod)
         # Not leaving yet: it may be evicted this very moment, by who wrote that down.
         if evicted is not None and (evicted.leaving or unchanged < PAUSES[0]):
-            return Step(None, courses)
+            return Step(None, courses, held_up=True)
         if evicted is None and uid in wanted and _ready(found, uid) < wanted[uid]:
-            return Step(None, courses)
+            return Step(None, courses, held_up=True)
     kept = {uid: course for uid, course in courses.items() if bad.get(uid)}
     given_up: dict[str, Found] = {}
     # Who isn't ready is missed by nobody.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from webhook import log
 from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import Found
 from webhook.cluster.installed import OPERATE
@@ -22,6 +23,8 @@ STATE = "plane-webhook-state"
 _EVENTS = 20
 _LONGEST_MESSAGE = 1000  # an Event takes 1024 characters
 _NAMED = 5  # pods; a Deployment of a hundred would say nothing else
+# Of a ConfigMap, which takes 1 MiB: lines of a namespace, and characters of all.
+_LINES, _ROOM = 200, 800_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Reporter:
             # What another process has written it has also said.
             self._said = {f"{name} {line}" for name, text in self._written.items() for line in text.splitlines()}
         self._announce(found)
-        data = state(found, opted_in)
+        data = state(found, opted_in, said=self._said)
         if data != self._written:
             manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata, "data": data}
             self._api.apply(self._path, manifest, manager=OPERATE)
@@ -122,7 +125,7 @@ def statements(pod: Found) -> Iterator[Statement]:
 
 def remedy(pod: Found) -> str:
     """The command that has pods made anew, after a colon; nothing where there is none for this kind."""
-    if pod.owner.kind in ("Deployment", "StatefulSet", "DaemonSet"):
+    if pod.owner.api_version == "apps/v1" and pod.owner.kind in ("Deployment", "StatefulSet", "DaemonSet"):
         return f": kubectl -n {pod.namespace} rollout restart {pod.owner.shown}"
     return ""
 
@@ -138,8 +141,13 @@ def _post(api: Api, event: Mapping[str, Any]) -> None:
     try:
         api.request("POST", f"/api/v1/namespaces/{namespace}/events", body=msgspec.json.encode(event))
     except ApiError as error:
-        if error.status != HTTPStatus.CONFLICT:  # it is there already
+        if error.status == HTTPStatus.CONFLICT:
+            return  # it is there already
+        if error.status in (0, HTTPStatus.UNAUTHORIZED) or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise
+        log.line(
+            "warning", f"an Event was refused: {error}"
+        )  # a quota, say: that must not keep the rest from being said
 
 
 def _event(pod: Found, digest: str, reason: str, message: str, normal: bool) -> dict[str, Any]:  # noqa: FBT001
@@ -166,16 +174,33 @@ def _event(pod: Found, digest: str, reason: str, message: str, normal: bool) -> 
     }
 
 
-def state(found: Iterable[Found], opted_in: Sequence[str]) -> dict[str, str]:
-    """The ConfigMap's data: of each opted-in namespace its numbers, and a line for each statement."""
+def state(found: Iterable[Found], opted_in: Sequence[str], *, said: Collection[str]) -> dict[str, str]:
+    """The ConfigMap's data: of each opted-in namespace its numbers, and a line for each statement.
+
+    One that is said once is there when that is done (its key is in `said`): the next process goes by it.
+    """
     lines: dict[str, set[str]] = {name: set() for name in opted_in}
     counts: dict[str, Counter[State]] = {name: Counter() for name in opted_in}
     for each in found:
         counts[each.namespace][each.judged.state] += 1
-        lines[each.namespace].update(statement.line for statement in statements(each))
-    return {
-        name: "\n".join(
-            [", ".join(f"{each}: {count[each]}" for each in State if each is not State.OUT), *sorted(lines[name])]
+        lines[each.namespace].update(
+            statement.line
+            for statement in statements(each)
+            if statement.urgent or f"{each.namespace} {statement.line}" in said
         )
-        for name, count in counts.items()
-    }
+    data, room = {}, _ROOM
+    for name, count in counts.items():
+        numbers = ", ".join(f"{each}: {count[each]}" for each in State if each is not State.OUT)
+        data[name] = _cut(numbers, sorted(lines[name]), room)
+        room -= len(data[name])
+    return data
+
+
+def _cut(numbers: str, lines: Sequence[str], room: int) -> str:
+    """As many lines as there may be, and how many there are more."""
+    shown = lines[:_LINES]
+    if sum(len(each) + 1 for each in shown) > room:
+        shown = ()
+    return "\n".join(
+        [numbers, *shown, *([f"... and {len(lines) - len(shown)} more"] if len(shown) < len(lines) else [])]
+    )
