@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 OWN, PLANE = "plane-webhook", "plane"
 # What a shell would run, what ends a quotation, and what a terminal would follow.
-EVIL = "x'\"$(touch owned); touch owned #\x1b[2J\n`touch owned`"
+EVIL = "x$(touch owned); touch owned #'\"\x1b[2J\n`touch owned`"
 
 
 class Cluster:

@@ -16,7 +16,7 @@ PROBLEMS: dict[str, str] = {
     "no-endpoint": "one of them is ready",
     "operate-scaled-to-zero": "the same of `plane-webhook-operate`, where it is installed",
     "certificate": "the Secret's files belong together, are for the Service, and hold for 29 days more",
-    "pods-refused": "pods of Plane's Deployments and ours are taken: Pod Security, a quota or a webhook may refuse them",
+    "pods-refused": "pods of Plane's Deployments and ours are taken: Pod Security, a quota, a webhook may refuse them",
     "not-opted-in": "the namespace carries the label",
     "not-called": "a pod of Plane's that the API server makes by a server-side dry run comes out injected",
     "port-blocked": "where it doesn't: the API server reaches port 8443 of the webhook's pods",
