@@ -231,6 +231,21 @@ def test_a_port_that_nobody_reaches_is_found(healthy: ControlPlane, serving: Web
     wait_for(lambda: not findings(healthy), 30, "nothing is wrong any more")
 
 
+def test_a_webhook_that_nobody_calls_is_found_where_the_api_is_not_asked_for(healthy: ControlPlane) -> None:
+    """What is tried is a pod of a workload that is."""
+    was = (REPOSITORY / "manifests/base/configuration.yaml").read_text()
+    expression = json.loads(healthy.kubectl("get", REGISTRATION, OWN, "-o", "json"))["webhooks"][0]["matchConditions"]
+    try:
+        configure(healthy, "workloads: [consumer]")
+        assert not findings(healthy), "the consumer's pod comes out injected"
+        patch(healthy, "/webhooks/0/matchConditions/0/expression", "false")
+        wait_for(lambda: "not-called" in {each["code"] for each in findings(healthy)}, 20, "it is found")
+    finally:
+        configure(healthy, was)
+        patch(healthy, "/webhooks/0/matchConditions", expression)
+    wait_for(lambda: not findings(healthy), 30, "nothing is wrong any more")
+
+
 def test_a_webhook_that_undoes_us_is_named_and_kept_off(healthy: ControlPlane, tmp_path: Path) -> None:
     def undo(_: Any) -> list[dict[str, Any]]:
         return [{"op": "add", "path": "/spec/containers/0/command", "value": ["./bin/docker-entrypoint-api.sh"]}]
