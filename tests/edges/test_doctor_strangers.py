@@ -5,8 +5,12 @@ The real client asks a small HTTP server, which says what no well-meant cluster 
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -18,7 +22,7 @@ import kubernetes.client
 import pytest
 
 from webhook.admission import review
-from webhook.cluster.api import Api, ApiError
+from webhook.cluster.api import Api, ApiError, Ended
 from webhook.cluster.census import Found, Owner
 from webhook.cluster.doctor import Finding, Report, Row, as_json, creation, installation, pods, shown
 from webhook.cluster.doctor.refused import of_plane, refused
@@ -27,7 +31,7 @@ from webhook.cluster.pods import judge
 from webhook.settings import Settings, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 OWN, PLANE = "plane-webhook", "plane"
@@ -242,25 +246,69 @@ def test_nobody_loosens_a_namespace_for_a_strangers_deployment() -> None:
     assert "pod-security.kubernetes.io/enforce=baseline " in found.fix
 
 
-def test_an_api_server_that_says_nothing_is_not_waited_for() -> None:
-    """It takes the connection, and leaves the WebSocket's handshake without an answer."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        # Without the fix this waits for ever: not in the test's own thread.
-        said: list[BaseException] = []
+def hold(connection: socket.socket) -> None:
+    """Say nothing."""
+    connection.recv(1)
+    time.sleep(10)
 
-        def execute() -> None:
+
+def trickle(connection: socket.socket) -> None:
+    """A byte now and then, so that no wait for a single one is long."""
+    for _ in range(100):
+        connection.sendall(b"H")
+        time.sleep(0.1)
+
+
+def refuse(connection: socket.socket) -> None:
+    body = b'{"message": "you may not"}'
+    connection.sendall(b"HTTP/1.1 403 Forbidden\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+
+
+def serve(connection: socket.socket) -> None:
+    """What a command prints and how it ends, as a kubelet sends it by way of the API server."""
+    asked = connection.recv(65536)
+    (key,) = re.findall(rb"(?i)sec-websocket-key: (\S+)", asked)
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())  # noqa: S324 - RFC 6455
+    head = b"HTTP/1.1 101 x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: " + accept
+    connection.sendall(head + b"\r\nsec-websocket-protocol: v4.channel.k8s.io\r\n\r\n")
+    for frame in (b"\1said", b'\3{"status": "Success"}'):
+        connection.sendall(bytes([0x82, len(frame)]) + frame)
+    connection.sendall(bytes([0x88, 0]))
+
+
+def executed(server: Callable[[socket.socket], None]) -> Ended | ApiError:
+    """What comes of a command in a container, for which a second is given."""
+    came: list[Ended | ApiError] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with listening.accept()[0] as connection, contextlib.suppress(OSError):
+                server(connection)
+
+        def execute() -> None:  # not in the test's own thread, which could wait for ever
             try:
-                api(server.getsockname()[1]).execute(PLANE, "p", "c", ["x"], limit=10, seconds=1.0)
+                came.append(api(listening.getsockname()[1]).execute(PLANE, "p", "c", ["x"], limit=99, seconds=1.0))
             except ApiError as error:
-                said.append(error)
+                came.append(error)
 
-        began = time.monotonic()
+        Thread(target=answer, daemon=True).start()
         thread = Thread(target=execute, daemon=True)
         thread.start()
-        thread.join(8)
+        thread.join(6)
         assert not thread.is_alive()
-    assert time.monotonic() - began < 6
-    (error,) = said
+    return came[0]
+
+
+@pytest.mark.parametrize("server", [hold, trickle])
+def test_an_api_server_that_does_not_answer_is_not_waited_for(server: Callable[[socket.socket], None]) -> None:
+    """It takes the connection, and the WebSocket's handshake does not end."""
+    error = executed(server)
     assert isinstance(error, ApiError)
-    assert error.status == 0
-    assert "no answer" in str(error)
+    assert (error.status, str(error).partition(": ")[2]) == (0, "no answer: none within 1 seconds")
+
+
+def test_what_an_api_server_answers_comes_through() -> None:
+    error = executed(refuse)
+    assert isinstance(error, ApiError)
+    assert (error.status, "you may not" in str(error)) == (403, True)
+    assert executed(serve) == Ended(0, b"said", b"")
