@@ -102,15 +102,13 @@ def answer(body: bytes, settings: Settings) -> Answer:
 def decide(pod: Pod, profile: Profile, *, size: int = 0) -> Decision:
     """What becomes of `pod`, whose JSON has `size` bytes (0: unknown, from a file)."""
     deciding = facts(pod)
-    decision = (_seen if len(deciding) <= _KEPT else _decided)(deciding, profile)
+    decision = _seen(deciding, profile) if len(deciding) <= _KEPT else _decided(pod, profile)
     if decision.injection and (reason := injection.excess(decision.injection, pod, size)):
         return Decision(reason, decision.workload, decision.container)
     return decision
 
 
-def _decided(deciding: bytes, profile: Profile) -> Decision:
-    pod = review.parse_pod(deciding)
-    assert pod is not None  # noqa: S101 - it was one before
+def _decided(pod: Pod, profile: Profile) -> Decision:
     labels = (pod.metadata.labels if pod.metadata else None) or {}
     found = list(targets(pod, profile.images))
     if not found:
@@ -136,7 +134,11 @@ def _decided(deciding: bytes, profile: Profile) -> Decision:
     return Decision(Reason.INJECTED, workload, container, planned, risks)
 
 
-_seen = lru_cache(maxsize=256)(_decided)  # pods of one workload differ in nothing that decides
+@lru_cache(maxsize=256)  # pods of one workload differ in nothing that decides
+def _seen(deciding: bytes, profile: Profile) -> Decision:
+    pod = review.parse_pod(deciding)
+    assert pod is not None  # noqa: S101 - it was one before
+    return _decided(pod, profile)
 
 
 def _uncovered(found: list[Target], *, opted_out: bool) -> Decision:

@@ -68,6 +68,8 @@ class Injection(msgspec.Struct, frozen=True):
 
 def plan(pod: Pod, found: list[Target], profile: Profile) -> Injection | Reason:
     """What to inject for `found` (at least one, all wrappable), or why nothing is."""
+    if len(found) * _ADDED > _POD_LIMIT:  # before thousands of parts are made for a pod that can't have them
+        return Reason.POD_TOO_LARGE
     spec, metadata = pod.spec, pod.metadata
     assert spec is not None  # noqa: S101 - `found` came out of it
     annotations = (metadata.annotations if metadata else None) or {}
