@@ -8,7 +8,6 @@ the picture, between the last point and the first: 1 is linear.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.output import write
 from bench.peers import pod
 from bench.peers.contenders import Contenders, machine
 from lab.cache import LabError, say
@@ -72,10 +72,8 @@ def main() -> int:
         return 1
     print("\n".join(table(records)))
     if given.output:
-        given.output.mkdir(parents=True, exist_ok=True)
         result = {"when": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), "records": records}
-        (given.output / "growth.json").write_text(json.dumps(result, indent=1) + "\n")
-        (given.output / "growth.svg").write_text("\n".join(picture(records)) + "\n")
+        write(given.output, "growth", result, picture(records))
     return 0
 
 

@@ -7,15 +7,15 @@ back with it. Each message is acknowledged: what a crash of the broker gives bac
 from __future__ import annotations
 
 import re
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import amqp
 
 from bench.effect.stack import QUEUE
+from lab.meanwhile import Meanwhile
 
 if TYPE_CHECKING:
     from bench.effect.stack import Stack
@@ -33,22 +33,13 @@ class Arrival:
     again: bool  # the broker gives it once more, after its own crash: not the publisher's doing
 
 
-class Arrivals:
+class Arrivals(Meanwhile):
     """A consumer of a stack's queue. Use it as a context manager."""
 
     def __init__(self, stack: Stack) -> None:
+        super().__init__(f"arrivals-{stack.contender}")
         self.stack = stack
         self.seen: list[Arrival] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._consume, name=f"arrivals-{stack.contender}")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def settle(self, wanted: set[str], quiet: float) -> None:
         """Return when all these tokens have arrived, or when nothing has for `quiet` seconds."""
@@ -72,15 +63,16 @@ class Arrivals:
             known.add(each.task)
         return copies
 
-    def _consume(self) -> None:
-        while not self._over.is_set():
+    def work(self) -> None:
+        """Consume."""
+        while not self.over.is_set():
             with suppress(OSError, amqp.AMQPError), self.stack.channel() as channel:
                 channel.queue_declare(QUEUE, durable=True, auto_delete=False)
                 channel.basic_consume(QUEUE, callback=self._take)
-                while not self._over.is_set():
+                while not self.over.is_set():
                     with suppress(TimeoutError):
                         channel.connection.drain_events(timeout=LOOK)
-            self._over.wait(LOOK)
+            self.over.wait(LOOK)
 
     def _take(self, message: amqp.Message) -> None:
         named = frozenset(re.findall(r"\bt\d+\b", message.headers["argsrepr"]))

@@ -7,7 +7,6 @@ their range. Servers have one core, the client another. Times are microseconds. 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -16,6 +15,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.output import write
 from bench.peers import pod
 from bench.peers.contenders import WHAT, Contenders, machine
 from lab.cache import LabError, say
@@ -49,9 +49,7 @@ def main() -> int:
         return 1
     print("\n".join(table(result)))
     if chosen.output:
-        chosen.output.mkdir(parents=True, exist_ok=True)
-        (chosen.output / "peers.json").write_text(json.dumps(result, indent=1) + "\n")
-        (chosen.output / "peers.svg").write_text("\n".join(picture(result)) + "\n")
+        write(chosen.output, "peers", result, picture(result))
     return 0
 
 

@@ -17,6 +17,7 @@ import amqp
 
 from bench.plane.traffic import MARK
 from lab.cache import LabError
+from lab.meanwhile import Meanwhile
 
 if TYPE_CHECKING:
     from lab.realplane.release import Release
@@ -39,24 +40,19 @@ class Arrival:
     again: bool = False
 
 
-class Arrivals:
+class Arrivals(Meanwhile):
     """Takes all tasks of a release's queue. Use it as a context manager; `seen` grows meanwhile."""
 
     def __init__(self, release: Release) -> None:
+        super().__init__(f"arrivals-{release.name}")
         self.seen: list[Arrival] = []
-        self._release = release
-        self._over, self._there = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._consume, name=f"arrivals-{release.name}", daemon=True)
+        self._release, self._there = release, threading.Event()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        super().__enter__()
         if not self._there.wait(CONNECT):
             raise LabError(f"no consumer for {self._release.name} within {CONNECT:g} s: is its broker up?")
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
 
     def tasks(self) -> Counter[str]:
         """How many messages of each task there were."""
@@ -70,17 +66,18 @@ class Arrivals:
         del marks[""]
         return marks
 
-    def _consume(self) -> None:
-        while not self._over.is_set():
+    def work(self) -> None:
+        """Consume."""
+        while not self.over.is_set():
             with suppress(OSError, amqp.AMQPError), self._connection() as connection:
                 channel = connection.channel()
                 channel.queue_declare(QUEUE, durable=True, auto_delete=False)  # as Celery does: it may not be there yet
                 channel.basic_consume(QUEUE, callback=self._take)
                 self._there.set()
-                while not self._over.is_set():
+                while not self.over.is_set():
                     with suppress(TimeoutError):
                         connection.drain_events(timeout=QUIET)
-            self._over.wait(QUIET)
+            self.over.wait(QUIET)
 
     def _connection(self) -> amqp.Connection:
         address = f"127.0.0.1:{self._release.broker.port}"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from bench.effect.trouble import flap
 from bench.plane.arrivals import Arrivals
 from bench.plane.traffic import NO_ANSWER, Traffic
 from lab.faults import SWALLOW
+from lab.meanwhile import Meanwhile
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -117,24 +117,17 @@ class Seen:
         return count
 
 
-class Held:
+class Held(Meanwhile):
     """The most that a release held at a time, of PostgreSQL's connections and of threads. A context manager."""
 
     def __init__(self, release: Release) -> None:
+        super().__init__(f"held-{release.name}")
         self.connections = self.threads = 0
-        self._release, self._over = release, threading.Event()
-        self._thread = threading.Thread(target=self._look, name=f"held-{release.name}", daemon=True)
+        self._release = release
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.wait(SAMPLE):
+    def work(self) -> None:
+        """Look, again and again."""
+        while not self.over.wait(SAMPLE):
             self.connections = max(self.connections, self._release.postgres.connections())
             threads = [len(list(Path(f"/proc/{each.pid}/task").glob("*"))) for each in self._release.api.processes()]
             self.threads = max(self.threads, sum(threads))

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from lab.meanwhile import Meanwhile
 from tests.e2e.cluster import api_pod, create, injected
 
 if TYPE_CHECKING:
@@ -56,16 +57,15 @@ class Load:
         assert self.calls > before, "the callers are stuck"
 
 
-class Steady:
+class Steady(Meanwhile):
     """Calls something so many times a second for a `with` block, however long each call takes.
 
     `failures` holds what the calls raised, each with the second in which it was called; it is there at the end.
     """
 
     def __init__(self, call: Callable[[], object], rate: float) -> None:
+        super().__init__()
         self._call, self._rate = call, rate
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work)
         self._calls: list[Future[object]] = []
         self.failures: list[str] = []
 
@@ -73,20 +73,15 @@ class Steady:
     def calls(self) -> int:
         return len(self._calls)
 
-    def _work(self) -> None:
+    def work(self) -> None:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             due = time.monotonic()
-            while not self._over.wait(max(0.0, due - time.monotonic())):
+            while not self.over.wait(max(0.0, due - time.monotonic())):
                 self._calls.append(pool.submit(self._call))
                 due += 1 / self._rate
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
+        super().__exit__()
         raised = ((number / self._rate, call.exception()) for number, call in enumerate(self._calls))
         self.failures = [f"{second:.1f} s: {error!r}" for second, error in raised if error is not None]
 

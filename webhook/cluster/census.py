@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 
 import msgspec
@@ -15,6 +16,8 @@ from webhook.settings import Settings
 # An injected pod has some 50 kB: a page is a few MB, and one at a time is in memory.
 _PAGE = "50"
 _OVER = ("Succeeded", "Failed")
+# What `kubectl rollout restart` takes; other APIs have Deployments too, which it doesn't.
+_ROLLED = ("Deployment", "StatefulSet", "DaemonSet")
 # What a name, a kind and a version may be. The API server takes any text in an owner reference, and whoever creates a
 # pod writes it: it must not get into a path, an Event or a command that somebody is told to run.
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -94,6 +97,13 @@ class Found(msgspec.Struct, frozen=True):
     ready: bool
     leaving: bool  # deleted, and not gone yet
     judged: Judged
+
+    @property
+    def restart(self) -> str:
+        """The command that has all pods of its owner made anew; empty where kubectl has none for this kind."""
+        if self.owner.api_version != "apps/v1" or self.owner.kind not in _ROLLED:
+            return ""
+        return f"kubectl -n {shlex.quote(self.namespace)} rollout restart {shlex.quote(self.owner.shown)}"
 
 
 def namespaces(api: Api, *more: str) -> list[str]:

@@ -125,9 +125,7 @@ def statements(pod: Found) -> Iterator[Statement]:
 
 def remedy(pod: Found) -> str:
     """The command that has pods made anew, after a colon; nothing where there is none for this kind."""
-    if pod.owner.api_version == "apps/v1" and pod.owner.kind in ("Deployment", "StatefulSet", "DaemonSet"):
-        return f": kubectl -n {pod.namespace} rollout restart {pod.owner.shown}"
-    return ""
+    return f": {pod.restart}" if pod.restart else ""
 
 
 def say(api: Api, pod: Found, reason: str, message: str, *, normal: bool = False) -> None:

@@ -19,7 +19,6 @@ from webhook.cluster.pods import State, Told, told
 from webhook.settings import Settings
 
 _FOREIGN = (Reason.NOT_PLANE, Reason.NOT_A_PUBLISHER)
-_ROLLED = ("Deployment", "StatefulSet", "DaemonSet")
 
 
 def not_opted_in(api: Api, namespace: str | None) -> Finding:
@@ -108,11 +107,8 @@ class Census:
                     )
 
     def _restart(self, group: list[Found]) -> str:
-        owner = group[0].owner
-        # Whoever makes a pod says what it belongs to, in free text; and kubectl rolls no other API's Deployments.
-        if owner.kind in _ROLLED and owner.api_version == "apps/v1":
-            return f"{self._kubectl} rollout restart {shlex.quote(owner.shown)}"
-        return f"{self._kubectl} delete pod {shlex.join(each.name for each in group)}   # and make it again"
+        delete = f"{self._kubectl} delete pod {shlex.join(each.name for each in group)}   # and make it again"
+        return group[0].restart or delete
 
     def _injected(self, found: Found, *, running: bool = False) -> Iterator[tuple[dict[str, Any], Told]]:
         """Each container with our guard, as the API server stores it, and what the guard was told. Raises ApiError.
