@@ -13,6 +13,7 @@ import json
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -71,12 +72,13 @@ def storm(plane: ControlPlane, name: str, pods: int, *, create: bool) -> int:
         registration = command("registration", "--url", url, *authority)
         plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=registration)
         stack.callback(plane.kubectl, "delete", "-f", "-", input=registration)
-        wait_for(lambda: post(plane, create=False)[1], 60, f"the API server calls {name}", need=replicas)
+        api = _own_client(stack, plane)
+        wait_for(lambda: post(plane.api, create=False)[1], 60, f"the API server calls {name}", need=replicas)
 
         before, used = plane.failed_calls(WEBHOOK), sum(map(seconds_of_cpu, replicas))
         begun = time.perf_counter()
         with ThreadPoolExecutor(CALLERS) as callers:
-            found = list(callers.map(lambda _: post(plane, create=create), range(pods)))
+            found = list(callers.map(lambda _: post(api(), create=create), range(pods)))
         took = time.perf_counter() - begun
         calls, cpu = plane.failed_calls(WEBHOOK) - before, sum(map(seconds_of_cpu, replicas)) - used
     times = sorted(seconds * 1000 for seconds, _ in found)
@@ -90,10 +92,22 @@ def storm(plane: ControlPlane, name: str, pods: int, *, create: bool) -> int:
     return missed + int(calls)
 
 
-def post(plane: ControlPlane, *, create: bool) -> tuple[float, bool]:
+def _own_client(stack: ExitStack, plane: ControlPlane) -> Callable[[], httpx.Client]:
+    """Return what gives each thread a client of its own, until the stack is closed."""
+    mine = threading.local()
+
+    def client() -> httpx.Client:
+        if not hasattr(mine, "client"):
+            mine.client = stack.enter_context(plane.client())
+        return mine.client  # type: ignore[no-any-return]
+
+    return client
+
+
+def post(api: httpx.Client, *, create: bool) -> tuple[float, bool]:
     """Create a pod; returns how long that took, seconds, and whether it is injected."""
     begun = time.perf_counter()
-    answer = plane.api.post(
+    answer = api.post(
         f"/api/v1/namespaces/{NAMESPACE}/pods",
         params={} if create else {"dryRun": "All"},
         content=_BODY,

@@ -191,9 +191,13 @@ class ControlPlane(Startable):
         """Make the clients of an API server that is on this port of loopback, once the certificates are written."""
         self.url = f"https://127.0.0.1:{port}"
         self.kubeconfig = components.write_kubeconfig(self._files / "kubeconfig", self.url)
+        self.api = self.client()
+
+    def client(self) -> httpx.Client:
+        """Return one more client like `api`: a pool of connections that a hundred threads share breaks some of them."""
         trust = ssl.create_default_context(cafile=str(self._files / "ca.crt"))
         trust.load_cert_chain(self._files / "admin.crt", self._files / "admin.key")
-        self.api = httpx.Client(base_url=self.url, verify=trust, trust_env=False, timeout=30)
+        return httpx.Client(base_url=self.url, verify=trust, trust_env=False, timeout=30)
 
     def _start_apiserver(self, etcd: str, port: int, *more: str, need: list[Process]) -> None:
         flags = components.apiserver(self._files, etcd, port)
