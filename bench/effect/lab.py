@@ -123,6 +123,8 @@ class Lab:
         if kind == "own-user":
             own = make(scale=SCALE, user=contender)
             add_user(own)
+            # The broker may outlive this lab, and another one would make the same user.
+            self._exit.callback(own.broker.rabbitmqctl, "delete_user", contender)
             return own
         if kind in SPOOLS:
             return make(scale=SCALE, publish=SPOOLS[kind])

@@ -3,10 +3,12 @@
 import contextlib
 import http.client
 import json
+import re
 import secrets
 import socket
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,54 @@ def test_a_client_that_asks_first_is_told_to_go_on(webhook: Webhook) -> None:
         assert connection.recv(1024) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(review())
         assert receive_all(connection).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_requests_that_are_sent_together_are_answered_in_their_order(webhook: Webhook) -> None:
+    probe = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    uids = [f"together-{number}" for number in range(300)]
+    reviews = [MEASURED % len(review(uid)) + review(uid) for uid in uids]
+    sent = reviews[0] + probe + b"".join(reviews[1:]) + probe
+    last = MEASURED.replace(b"Host: x", b"Host: x\r\nConnection: close") % len(review("last")) + review("last")
+    for end, status in ((CHUNKED + b"2\r\n{}\r\n0\r\n\r\n", b"400"), (last, b"200")):
+        with webhook.raw() as connection:
+            # 14 MB of answers, for a client that reads none of them before all is sent
+            received = in_turn(connection, sent + end)
+        assert re.findall(rb'"uid":"(together-\d+)"', received) == [uid.encode() for uid in uids]
+        answers = re.findall(rb"HTTP/1\.1 (\d+)", received)
+        assert answers == [b"200"] * 302 + [status]
+        assert b"alive\n" in received.split(b"HTTP/1.1 ", 3)[2]
+    assert webhook.metric("requests_in_flight") == 0
+    assert webhook.metric("bytes_in_flight") == 0
+
+
+def in_turn(connection: socket.socket, sent: bytes) -> bytes:
+    """Send all of it while nothing is read, until the server takes no more; then read while the rest is sent."""
+    with ThreadPoolExecutor(1) as beside:
+        sending = beside.submit(connection.sendall, sent)
+        with contextlib.suppress(TimeoutError):
+            sending.result(1)
+        received = receive_all(connection)
+        sending.result(20)
+    return received
+
+
+def test_a_client_that_sends_and_never_reads_is_made_to_wait(tmp_path: Path, cert_dir: Path) -> None:
+    with Webhook(cert_dir, tmp_path / "log") as webhook:
+        post(webhook.connect(), review())
+        at_rest = webhook.resident_mib()
+        with webhook.raw() as connection:
+            connection.settimeout(1)
+            request = MEASURED % len(review()) + review()
+            taken = 0
+            with contextlib.suppress(TimeoutError):
+                for _ in range(20_000):  # 900 MB of answers
+                    connection.sendall(request)
+                    taken += 1
+            assert 0 < taken < 20_000
+            assert webhook.resident_mib() - at_rest < 40
+            assert post(webhook.connect(), review())[0] == 200
+        wait_for(lambda: webhook.metric("requests_in_flight") == 0, 10, "what was read is given back")
+        assert webhook.metric("bytes_in_flight") == 0
 
 
 def test_a_body_as_long_as_the_limit_is_read_and_one_more_byte_is_not(webhook: Webhook) -> None:

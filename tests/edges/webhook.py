@@ -145,11 +145,11 @@ def post(connection: http.client.HTTPSConnection, body: bytes, **headers: str) -
 
 def receive_all(connection: ssl.SSLSocket) -> bytes:
     """What comes until the other side hangs up, cleanly or not."""
-    received = b""
+    received = bytearray()
     with suppress(ConnectionError, ssl.SSLError):
         while piece := connection.recv(65536):
             received += piece
-    return received
+    return bytes(received)
 
 
 class ApiServer(threading.Thread):

@@ -15,12 +15,14 @@ import uvloop
 
 from webhook import log
 from webhook.admission import answer
-from webhook.server.app import metrics_app, webhook_app
+from webhook.server.app import metrics_app, probes_app
 from webhook.server.certificate import Certificate
+from webhook.server.exchange import answering
 from webhook.server.lifecycle import Lifecycle, Server
 from webhook.server.limits import Limits
 from webhook.server.metrics import Metrics
 from webhook.server.mutate import Decide, Mutate
+from webhook.server.protocol import bounded
 from webhook.settings import Settings
 
 __all__ = ["Limits", "run", "serve"]
@@ -64,13 +66,13 @@ def _serve(decide: Decide, cert_dir: Path, ports: tuple[socket.socket, socket.so
     metrics = Metrics()
     certificate = Certificate(cert_dir, metrics)
     mutate = Mutate(decide, metrics, limits)
-    lifecycle = Lifecycle(limits, lambda: mutate.reviews)
+    lifecycle = Lifecycle(limits, lambda: mutate.begun)
 
     def unready() -> str | None:
         return "draining: this replica is about to end" if lifecycle.draining else certificate.problem()
 
-    webhook = Server(webhook_app(mutate, unready), ports[0], limits, certificate.listening)
-    exporter = Server(metrics_app(metrics), ports[1], limits)
+    webhook = Server(probes_app(unready), answering(mutate, limits), ports[0], certificate.listening)
+    exporter = Server(metrics_app(metrics), bounded(limits), ports[1])
     _bound_connections(limits)
     # What is there now stays for good: the cyclic collector need not walk it again in the middle of a review.
     gc.collect()

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 
 from webhook import __version__, log
 from webhook.server.limits import Limits
-from webhook.server.protocol import bounded
+from webhook.server.protocol import BoundedProtocol
 
 _TICK = 0.1  # seconds; as often as uvicorn itself looks up
 
@@ -25,19 +25,21 @@ _TICK = 0.1  # seconds; as often as uvicorn itself looks up
 class Server(uvicorn.Server):
     """uvicorn's, on one socket, with the signals left to `Lifecycle`: it would close idle connections at the first."""
 
-    def __init__(self, app: ASGIApp, port: socket.socket, limits: Limits, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, protocol: type[BoundedProtocol], port: socket.socket, tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 interface="asgi3",
-                http=bounded(limits),
+                http=protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                timeout_keep_alive=limits.keep_alive_seconds,
+                timeout_keep_alive=protocol.limits.keep_alive_seconds,
                 ssl_context_factory=(lambda _config, _default: tls) if tls else None,
             )
         )

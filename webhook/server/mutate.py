@@ -1,15 +1,11 @@
-"""POST /mutate: reads a review within bounds, has it decided, answers, then logs and counts.
+"""POST /mutate: what of a request is taken, within which bounds; has it decided, then logs and counts.
 
-The hot path: plain ASGI, nothing awaited but the body and the answer. Any review that can be read is answered with
-`allowed: true`, even if a bug strikes: this webhook never keeps a pod from starting.
+The hot path, and one that waits for nothing: how bytes come and go is `exchange`'s. Any review that can be read is
+answered with `allowed: true`, even if a bug strikes: this webhook never keeps a pod from starting.
 """
 
-import http
 import traceback
-from collections.abc import Callable
-from time import perf_counter
-
-from starlette.types import Receive, Scope, Send
+from collections.abc import Callable, Iterable
 
 from webhook import log
 from webhook.admission import Answer, MalformedReview, Reason, review
@@ -17,11 +13,9 @@ from webhook.server.limits import Limits
 from webhook.server.metrics import Metrics
 from webhook.server.refusal import Refused
 
+PATH = b"/mutate"
+
 Decide = Callable[[bytes], Answer]
-
-
-class _Gone(Exception):  # noqa: N818 - nobody's error
-    """The client hung up before its request was complete."""
 
 
 class Mutate:
@@ -31,59 +25,23 @@ class Mutate:
         self._decide = decide
         self._metrics = metrics
         self._limits = limits
-        self.reviews = 0
+        self.begun = 0  # requests so far
         self._requests = 0
         self._bytes = 0
         metrics.requests_in_flight.set_function(lambda: self._requests)
         metrics.bytes_in_flight.set_function(lambda: self._bytes)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        began = perf_counter()
-        self.reviews += 1
+    def begin(self) -> None:
+        """Count a request."""
+        self.begun += 1
         self._requests += 1
-        try:
-            body = await self._read(scope, receive)
-            answer = self._answer(body)
-        except Refused as refused:
-            await self._refuse(refused, send)
-        except _Gone:
-            pass
-        else:
-            await _respond(send, 200, answer.body)
-            self._report(answer, len(body), perf_counter() - began)
-        finally:
-            self._requests -= 1
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        self._check_head(scope)
-        message = await receive()
-        if message["type"] == "http.request" and not message["more_body"]:
-            return message["body"]  # type: ignore[no-any-return]  # all there at once, as nearly all are
-        pieces: list[bytes] = []
-        size = 0
-        try:
-            while message["type"] == "http.request":
-                piece = message["body"]
-                pieces.append(piece)
-                size += len(piece)
-                self._bytes += len(piece)
-                if size > self._limits.body:
-                    raise Refused(413, f"the body is longer than {self._limits.body} bytes")
-                if self._bytes > self._limits.bodies:
-                    raise Refused(503, "too many large reviews at the same time: try again")
-                if not message["more_body"]:
-                    return b"".join(pieces)
-                message = await receive()
-        finally:
-            self._bytes -= size
-        raise _Gone
-
-    def _check_head(self, scope: Scope) -> None:
-        if scope["method"] != "POST":
-            raise Refused(405, f"reviews come by POST, not {scope['method']}")
+    def check_head(self, method: bytes, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Raise Refused unless a review may follow; `headers` have names in lower case."""
+        if method != b"POST":
+            raise Refused(405, f"reviews come by POST, not {method.decode()}")
         content_type = b""
-        for name, value in scope["headers"]:
+        for name, value in headers:
             if name == b"content-type":
                 content_type = value
             elif name == b"content-length" and int(value) > self._limits.body:
@@ -91,7 +49,21 @@ class Mutate:
         if content_type != b"application/json" and not content_type.lower().startswith(b"application/json;"):
             raise Refused(415, "reviews come as application/json")
 
-    def _answer(self, body: bytes) -> Answer:
+    def take(self, received: int, size: int) -> None:
+        """Count bytes of a body that has `size` by now. Raises Refused if that, or what is read in all, is too much."""
+        self._bytes += received
+        if size > self._limits.body:
+            raise Refused(413, f"the body is longer than {self._limits.body} bytes")
+        if self._bytes > self._limits.bodies:
+            raise Refused(503, "too many large reviews at the same time: try again")
+
+    def end(self, size: int) -> None:
+        """Count a request as done, and the bytes that were taken of its body as given back."""
+        self._requests -= 1
+        self._bytes -= size
+
+    def answer(self, body: bytes) -> Answer:
+        """Answer a review. Raises Refused for what is none."""
         try:
             return self._decide(body)
         except MalformedReview as malformed:
@@ -105,22 +77,9 @@ class Mutate:
         except Exception as error:  # the bug may be in the parser
             raise Refused(400, "the review can't be read far enough to find its uid") from error
 
-    async def _refuse(self, refused: Refused, send: Send) -> None:
-        self._metrics.malformed(int(refused.status)).inc()
-        log.line("warning", refused.sentence, status=refused.status)
-        # What is left of the body is of no use to anyone: hang up.
-        headers = [(b"connection", b"close")]
-        if refused.status == http.HTTPStatus.METHOD_NOT_ALLOWED:
-            headers.append((b"allow", b"POST"))
-        await _respond(send, refused.status, refused.body, *headers)
-
-    def _report(self, answer: Answer, received: int, seconds: float) -> None:
-        self._metrics.received_bytes.inc(received)
-        self._metrics.sent_bytes.inc(len(answer.body))
-        self._metrics.duration.observe(seconds)
-        self._metrics.decision(answer.reason, answer.workload).inc()
-        for risk in answer.risks:
-            self._metrics.risk(risk).inc()
+    def report(self, answer: Answer, received: int, seconds: float) -> None:
+        """Count and log an answer that was sent, to a request with `received` bytes."""
+        self._metrics.reviews.add(answer, received, seconds)
         log.line(
             "info",
             answer.reason.sentence,
@@ -134,6 +93,11 @@ class Mutate:
             risks=answer.risks,
             milliseconds=round(seconds * 1000, 3),
         )
+
+    def report_refusal(self, refused: Refused) -> None:
+        """Count and log what was turned away."""
+        self._metrics.malformed(int(refused.status)).inc()
+        log.line("warning", refused.sentence, status=refused.status)
 
 
 def _let_through(request: review.Request) -> Answer:
@@ -149,9 +113,3 @@ def _let_through(request: review.Request) -> Answer:
         warnings=(),
         risks=(),
     )
-
-
-async def _respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
-    head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})

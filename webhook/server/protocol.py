@@ -37,7 +37,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unfinished = True  # also with bytes that begin no request, such as empty lines
         self._overhead += len(data)
         super().data_received(data)
-        if not self._unfinished:
+        if not self._unfinished or self.transport.is_closing():
             self._disarm()
         elif self._overhead > self.limits.head:
             self._refuse(431, f"more than {self.limits.head} bytes of the request are not its body")
@@ -50,9 +50,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_body(self, body: bytes) -> None:
-        """Take bytes of the body; the endpoint counts those."""
-        self._overhead -= len(body)
+        """Take bytes of the body; whoever reads it counts those."""
+        self.count_body(body)
         super().on_body(body)
+
+    def count_body(self, body: bytes) -> None:
+        """Tell these bytes from what is no body."""
+        self._overhead -= len(body)
 
     def on_message_complete(self) -> None:
         """Take the last byte of a request."""

@@ -15,6 +15,11 @@ class Refused(Exception):  # noqa: N818 - a verdict on a request, not an error o
         self.sentence = sentence[: 2 * LONGEST_VALUE]  # it may quote what came
 
     @property
+    def headers(self) -> tuple[bytes, ...]:
+        """What HTTP demands with some of them, as lines."""
+        return (b"allow: POST\r\n",) if self.status == http.HTTPStatus.METHOD_NOT_ALLOWED else ()
+
+    @property
     def body(self) -> bytes:
         """A `Status` of Kubernetes: the one kind of error whose message an API server passes on."""
         return msgspec.json.encode(
