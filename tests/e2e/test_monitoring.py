@@ -67,6 +67,7 @@ WELL: dict[str, str | None] = {
     PODS % "injected": "6x90",
     PODS % "missed": "0x90",
     PODS % "outdated": "0x90",
+    PODS % "not-in-effect": "0x90",
     PODS % "uncovered": "2x90",
     REGISTERED: "1x90",
     LEADER % "o": "1x90",
@@ -106,10 +107,13 @@ CASES: list[tuple[str, dict[str, str | None], str | None]] = [
     ("a rollout mends it", {PODS % "missed": "0x85 2x3 0x2"}, None),
     ("pods with other settings", {PODS % "outdated": "0x20 2x70"}, "PlaneWebhookPodsOutdated"),
     ("a rollout mends that too", {PODS % "outdated": "0x60 2x30"}, None),
+    ("the injection has no effect", {PODS % "not-in-effect": "0x80 2x10"}, "PlaneWebhookPodsNotInEffect"),
     ("no registration", {REGISTERED: "1x80 0x10"}, "PlaneWebhookNotRegistered"),
     ("nobody acts", {LEADER % "o": "1x75 0x15"}, "PlaneWebhookOperateAbsent"),
-    ("operate is not there", dict.fromkeys([*(LEADER % each for each in "op"), REGISTERED, ERRORS, *(
-        PODS % each for each in ("injected", "missed", "outdated", "uncovered"))]), "PlaneWebhookOperateAbsent"),
+    ("operate is not there", dict.fromkeys([*(LEADER % each for each in "op"), REGISTERED, ERRORS,
+        *(
+        PODS % each for each in ("injected", "missed", "outdated", "not-in-effect", "uncovered"))]),
+        "PlaneWebhookOperateAbsent"),
     ("another one acts now", {LEADER % "o": "1x80 0x10", LEADER % "p": "0x85 1x5"}, None),
     ("every request is refused", {ERRORS: "0x30 0+1x60"}, "PlaneWebhookOperateErrors"),
     ("three were", {ERRORS: "0x80 3x10"}, None),

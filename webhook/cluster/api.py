@@ -6,8 +6,9 @@ plugins, proxies. Its models are left alone: they cost tens of MB and drop field
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -110,6 +111,29 @@ class Api:
         kind: str = "application/json",
     ) -> bytes:
         """The body of a successful answer. Raises ApiError."""
+        with self._asked(method, path, query, body=body, kind=kind) as answer:
+            return answer.read()
+
+    def beginning(self, path: str, *, query: Mapping[str, str], limit: int, seconds: float) -> bytes:
+        """Of a text that others write, at most `limit` bytes of what comes within `seconds`. Raises ApiError."""
+        deadline, text = time.monotonic() + seconds, b""
+        with self._asked("GET", path, query, timeout=urllib3.Timeout(connect=seconds, read=seconds)) as answer:
+            while len(text) < limit and time.monotonic() < deadline and (more := answer.read1(limit - len(text))):
+                text += more
+        return text
+
+    @contextlib.contextmanager
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: bytes | None = None,
+        kind: str = "application/json",
+        timeout: urllib3.Timeout = TIMEOUT,
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """A successful answer, whose body is still to be read. Raises ApiError, for what is done with it too."""
         headers = {"accept": "application/json", "content-type": kind, "user-agent": f"plane-webhook/{__version__}"}
         where = f"{path}?{urlencode(query)}" if query else path
         try:
@@ -120,16 +144,21 @@ class Api:
                 f"{self._configuration.host}{where}",
                 body=body,
                 headers=headers,
-                timeout=TIMEOUT,
+                timeout=timeout,
                 redirect=False,
+                preload_content=False,
             )
+            self.date = _date(answer.headers.get("date"))
+            try:
+                if answer.status >= HTTPStatus.BAD_REQUEST:
+                    said = _message(answer.read())
+                    raise ApiError(f"{method} {where}: {answer.status} {said}".strip(), answer.status)
+                yield answer
+            finally:
+                answer.close()  # what is left of it is not waited for
+                answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ApiError(f"{method} {where}: no answer: {_short(error)}") from error
-        self.date = _date(answer.headers.get("date"))
-        if answer.status >= HTTPStatus.BAD_REQUEST:
-            raise ApiError(f"{method} {where}: {answer.status} {_message(answer.data)}".strip(), answer.status)
-        data: bytes = answer.data
-        return data
 
     def execute(
         self, namespace: str, pod: str, container: str, command: Sequence[str], *, limit: int, seconds: float

@@ -39,6 +39,7 @@ class _Metadata(msgspec.Struct, rename="camel"):
     uid: str = ""
     resource_version: str = ""
     deletion_timestamp: str | None = None
+    labels: dict[str, str] | None = None
     owner_references: list[_Owner] | None = None
     continue_: str | None = msgspec.field(name="continue", default=None)
 
@@ -48,9 +49,25 @@ class _Condition(msgspec.Struct):
     status: str
 
 
-class _Status(msgspec.Struct):
+class _Running(msgspec.Struct, rename="camel"):
+    started_at: str | None = None
+
+
+class _State(msgspec.Struct):
+    running: _Running | None = None
+
+
+class _ContainerStatus(msgspec.Struct, rename="camel"):
+    name: str = ""
+    container_id: str = msgspec.field(name="containerID", default="")
+    state: _State | None = None
+
+
+class _Status(msgspec.Struct, rename="camel"):
     phase: str = ""
     conditions: list[_Condition] | None = None
+    container_statuses: list[_ContainerStatus] | None = None
+    init_container_statuses: list[_ContainerStatus] | None = None
 
 
 class _Pod(msgspec.Struct):
@@ -86,6 +103,15 @@ class Owner(msgspec.Struct, frozen=True):
         return f"{self.kind.lower()}/{self.name}"
 
 
+class Start(msgspec.Struct, frozen=True):
+    """A container with our guard, as it was started the last time."""
+
+    container: str
+    workload: str  # what the guard was told
+    id: str  # of each start another one
+    at: str  # in RFC 3339, as the kubelet writes it; empty where it does not run now
+
+
 class Found(msgspec.Struct, frozen=True):
     """A pod of Plane's, or of anybody's in an opted-in namespace."""
 
@@ -97,6 +123,7 @@ class Found(msgspec.Struct, frozen=True):
     ready: bool
     leaving: bool  # deleted, and not gone yet
     judged: Judged
+    starts: tuple[Start, ...] = ()
 
     @property
     def restart(self) -> str:
@@ -105,12 +132,19 @@ class Found(msgspec.Struct, frozen=True):
             return ""
         return f"kubectl -n {shlex.quote(self.namespace)} rollout restart {shlex.quote(self.owner.shown)}"
 
+    @property
+    def why(self) -> str:
+        """The command that shows what our lines in its container's log say."""
+        where = shlex.join((self.name, "-c", self.judged.container))
+        return f"kubectl -n {shlex.quote(self.namespace)} logs {where} | grep plane-webhook:"
 
-def namespaces(api: Api, *more: str) -> list[str]:
-    """The namespaces that are opted in, and have these labels (`KEY=VALUE`) too. Raises ApiError."""
-    query = {"labelSelector": ",".join((f"{INJECT}=enabled", *more))}
+
+def namespaces(api: Api) -> dict[str, dict[str, str]]:
+    """The namespaces that are opted in, in order, and their labels. Raises ApiError."""
+    query = {"labelSelector": f"{INJECT}=enabled"}
     found = msgspec.json.decode(api.request("GET", "/api/v1/namespaces", query=query), type=_Names)
-    return sorted(each.metadata.name for each in found.items if each.metadata.deletion_timestamp is None)
+    here = [each.metadata for each in found.items if each.metadata.deletion_timestamp is None]
+    return {each.name: each.labels or {} for each in sorted(here, key=lambda each: each.name)}
 
 
 def pods(api: Api, namespace: str, settings: Settings, *, leaving: bool = False) -> Iterator[Found]:
@@ -130,6 +164,7 @@ def pods(api: Api, namespace: str, settings: Settings, *, leaving: bool = False)
             if pod is None:
                 continue
             maker = _controller(seen.metadata)
+            judged = judge(pod, profile)
             yield Found(
                 namespace=namespace,
                 name=seen.metadata.name,
@@ -138,9 +173,20 @@ def pods(api: Api, namespace: str, settings: Settings, *, leaving: bool = False)
                 controller=maker,
                 ready=any(each.type == "Ready" and each.status == "True" for each in status.conditions or ()),
                 leaving=leaves,
-                judged=judge(pod, profile),
+                judged=judged,
+                starts=_starts(judged, status),
             )
         more = page.metadata.continue_ or None
+
+
+def _starts(judged: Judged, status: _Status) -> tuple[Start, ...]:
+    guarded = dict(judged.guarded)
+    return tuple(
+        Start(each.name, guarded[each.name], each.container_id, (running and running.started_at) or "")
+        for each in (*(status.container_statuses or ()), *(status.init_container_statuses or ()))
+        if each.name in guarded and each.container_id
+        for running in (each.state and each.state.running,)
+    )
 
 
 def controller(raw: bytes) -> Owner | None:
