@@ -61,6 +61,8 @@ class Exporter:
         counts = Counts(found)
         self.pods.clear()
         for namespace in namespaces:
+            for outcome in ("made", "refused"):  # 0 too: an increase is one from something
+                self.evictions.labels(namespace, outcome)
             for state in states(logs=namespace in logs):
                 self.pods.labels(namespace, state.value).set(counts[namespace, state])
 
