@@ -90,7 +90,9 @@ class Reporter:
                 key = f"{each.namespace} {statement.line}{f' {hour}' if statement.urgent else ''}"
                 groups.setdefault(key, _Group(statement, each)).names.append(each.name)
         self._said &= groups.keys()  # what is so no more is said anew when it is so again
-        for key in [each for each in groups if each not in self._said][:_EVENTS]:
+        new = [each for each in groups if each not in self._said]
+        new.sort(key=lambda each: not groups[each].statement.urgent)
+        for key in new[:_EVENTS]:
             group = groups[key]
             names = sorted(group.names)
             shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
