@@ -171,6 +171,7 @@ def test_opting_in_without_a_restart_is_said_on_the_deployment_until_it_is_resta
     wait_for(lambda: create(controlplane, plane, api_pod(), dry_run=True).is_success, 15, "pods can be made")
     controlplane.apply(deployment(plane))
     wait_for(lambda: len(controlplane.pods(plane)) == 2, 20, "two pods")
+    controlplane.api.delete(f"/api/v1/namespaces/{OWN}/configmaps/plane-webhook-state")  # it comes back
     controlplane.namespace(plane, INJECT)
     listed = (
         "-n",

@@ -27,6 +27,7 @@ from webhook import __version__
 
 # Seconds to connect, and between two bytes of an answer. An API server that is asked for one object needs milliseconds.
 TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
+_LONGEST_REFUSAL = 64 * 1024  # bytes that are read of one; a Status has some hundred
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
 
 
@@ -109,9 +110,10 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
         kind: str = "application/json",
+        accept: str = "application/json",
     ) -> bytes:
         """The body of a successful answer. Raises ApiError."""
-        with self._asked(method, path, query, body=body, kind=kind) as answer:
+        with self._asked(method, path, query, body=body, kind=kind, accept=accept) as answer:
             return answer.read()
 
     def beginning(self, path: str, *, query: Mapping[str, str], limit: int, seconds: float) -> bytes:
@@ -131,10 +133,11 @@ class Api:
         *,
         body: bytes | None = None,
         kind: str = "application/json",
+        accept: str = "application/json",
         timeout: urllib3.Timeout = TIMEOUT,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """A successful answer, whose body is still to be read. Raises ApiError, for what is done with it too."""
-        headers = {"accept": "application/json", "content-type": kind, "user-agent": f"plane-webhook/{__version__}"}
+        headers = {"accept": accept, "content-type": kind, "user-agent": f"plane-webhook/{__version__}"}
         where = f"{path}?{urlencode(query)}" if query else path
         try:
             if authorization := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
@@ -151,7 +154,7 @@ class Api:
             self.date = _date(answer.headers.get("date"))
             try:
                 if answer.status >= HTTPStatus.BAD_REQUEST:
-                    said = _message(answer.read())
+                    said = _message(answer.read(_LONGEST_REFUSAL))
                     raise ApiError(f"{method} {where}: {answer.status} {said}".strip(), answer.status)
                 yield answer
             finally:

@@ -19,8 +19,6 @@ from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import Found, Start
 from webhook.cluster.pods import State
 
-# What is bound in a namespace, for logs to be read there.
-ROLE = "plane-webhook-logs"
 # Bytes from a log's beginning. Before Plane starts what our lines are about, it waits for its database and migrations,
 # with a line now and then.
 LIMIT = 64 * 1024
