@@ -42,6 +42,7 @@ webhook/cluster/exporter.py
 webhook/cluster/healing.py
 webhook/cluster/installed.py
 webhook/cluster/lease.py
+webhook/cluster/logs.py
 webhook/cluster/operate.py
 webhook/cluster/pods.py
 webhook/cluster/registration.py

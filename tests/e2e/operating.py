@@ -149,23 +149,22 @@ def as_account(plane: ControlPlane, account: str) -> httpx.Client:
     )
 
 
-def deployment(namespace: str, replicas: int = 2) -> dict[str, Any]:
-    """Plane's API as its chart has it, as far as it matters here."""
+def deployment(namespace: str, replicas: int = 2, kind: str = "Deployment") -> dict[str, Any]:
+    """Plane's API as its chart has it, as far as it matters here; or a StatefulSet or DaemonSet of it."""
+    spec = {"selector": {"matchLabels": {"a": "b"}}}
+    spec["template"] = {"metadata": {"labels": {"a": "b"}}, "spec": api_pod()["spec"]}
+    own = {"DaemonSet": {}, "StatefulSet": {"replicas": replicas, "serviceName": "none"}}
     return {
         "apiVersion": "apps/v1",
-        "kind": "Deployment",
+        "kind": kind,
         "metadata": {"name": "plane-app-api-wl", "namespace": namespace},
-        "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": {"a": "b"}},
-            "template": {"metadata": {"labels": {"a": "b"}}, "spec": api_pod()["spec"]},
-        },
+        "spec": {**spec, **own.get(kind, {"replicas": replicas})},
     }
 
 
-def bind(plane: ControlPlane, namespace: str) -> None:
-    """Grant healing in a namespace, as docs/reference/operate.md says."""
-    role = "plane-webhook-heal"
+def bind(plane: ControlPlane, namespace: str, what: str = "heal") -> None:
+    """Grant healing in a namespace, or reading `logs`, as docs/reference/operate.md says."""
+    role = f"plane-webhook-{what}"
     made = ("create", "rolebinding", role, f"--clusterrole={role}", f"--serviceaccount={OWN}:{ACCOUNT}")
     plane.kubectl("-n", namespace, *made)
 
@@ -197,13 +196,13 @@ def healed(plane: ControlPlane, namespace: str, replicas: int) -> bool:
     return len(pods) == replicas and all(map(injected, pods))
 
 
-def released(plane: ControlPlane, namespace: str, replicas: int = 1) -> str:
+def released(plane: ControlPlane, namespace: str, replicas: int = 1, kind: str = "Deployment") -> str:
     """A release in a namespace that nobody has opted in, whose pods run."""
     plane.namespace(namespace)
     wait_for(lambda: create(plane, namespace, api_pod(), dry_run=True).is_success, 15, "pods can be made")
-    plane.apply(deployment(namespace, replicas))
-    wait_for(lambda: len(plane.pods(namespace)) == replicas, 20, "its pods")
-    plane.settle(namespace)
+    plane.apply(deployment(namespace, replicas, kind))
+    with kubelet(plane, namespace):  # a StatefulSet's next one comes when the one before is ready
+        wait_for(lambda: sum(map(_ready, plane.pods(namespace))) == replicas, 20, "its pods")
     return namespace
 
 

@@ -328,14 +328,16 @@ def test_the_alerts_and_the_dashboard_are_those_of_the_files(tls: Path) -> None:
     assert group == groups[0]
 
 
-def test_healing_is_granted_in_the_namespaces_that_are_named_and_nowhere_else(tls: Path) -> None:
+@pytest.mark.parametrize("what", ["heal", "logs"])
+def test_a_right_is_granted_in_the_namespaces_that_are_named_and_nowhere_else(tls: Path, what: str) -> None:
     source = {"certificates": {"source": "operate"}}
     without = rendered(tls, **source, operate={"enabled": True})
-    objects = rendered(tls, **source, operate={"enabled": True, "heal": ["plane"]})
+    objects = rendered(tls, **source, operate={"enabled": True, what: ["plane"]})
     (new,) = objects.keys() - without.keys()
     binding = objects[new]
-    assert (new, binding["metadata"]["namespace"]) == (("RoleBinding", "plane-webhook-heal"), "plane")
-    assert binding["roleRef"]["name"] == "plane-webhook-heal"
+    assert (new, binding["metadata"]["namespace"]) == (("RoleBinding", f"plane-webhook-{what}"), "plane")
+    assert binding["roleRef"]["name"] == f"plane-webhook-{what}"
+    assert ("ClusterRole", f"plane-webhook-{what}") in objects
     assert [each["name"] for each in binding["subjects"]] == ["plane-webhook-operate"]
 
 

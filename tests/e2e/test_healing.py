@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,8 @@ from tests.e2e.cluster import INJECT, api_pod, create
 from tests.e2e.operating import ACCOUNT, HEAL, Operate, as_account, bind, healed, kubelet, released
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lab.controlplane import ControlPlane
 
 pytestmark = pytest.mark.lab
@@ -23,8 +26,8 @@ def events(plane: ControlPlane, namespace: str, reason: str) -> list[str]:
     return [each["message"] for each in json.loads(plane.kubectl(*listed))["items"]]
 
 
-def spec(plane: ControlPlane, namespace: str) -> tuple[Any, ...]:
-    found = plane.api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/plane-app-api-wl").json()
+def spec(plane: ControlPlane, namespace: str, kind: str = "Deployment") -> tuple[Any, ...]:
+    found = plane.api.get(f"/apis/apps/v1/namespaces/{namespace}/{kind.lower()}s/plane-app-api-wl").json()
     managers = [each for each in found["metadata"]["managedFields"] if each.get("subresource") != "status"]
     return found["metadata"]["generation"], found["spec"], managers
 
@@ -62,6 +65,40 @@ def test_where_it_is_asked_for_and_granted_pods_are_evicted_one_by_one_and_nothi
     with kubelet(controlplane, asks):
         wait_for(lambda: healed(controlplane, asks, 2), 60, "they are healed too", need=[operate.process])
     assert uids(controlplane, granted) == before[granted][0]
+
+
+@contextmanager
+def node(plane: ControlPlane, *names: str) -> Iterator[None]:
+    """Nodes for a DaemonSet. Nobody schedules, and `kubelet` says what a kubelet would."""
+    for name in names:
+        plane.api.post("/api/v1/nodes", json={"metadata": {"name": name}}).raise_for_status()
+        untainted = {"content-type": "application/merge-patch+json"}
+        plane.api.patch(f"/api/v1/nodes/{name}", json={"spec": {"taints": None}}, headers=untainted).raise_for_status()
+    try:
+        yield
+    finally:
+        for name in names:
+            plane.api.delete(f"/api/v1/nodes/{name}")
+
+
+@pytest.mark.usefixtures("serving")
+@pytest.mark.parametrize("kind", ["StatefulSet", "DaemonSet"])
+def test_pods_of_other_controllers_are_evicted_one_by_one_too(
+    controlplane: ControlPlane, operate: Operate, kind: str
+) -> None:
+    name = kind.lower()
+    with node(controlplane, "one", "two"):
+        released(controlplane, name, 2, kind)
+        before = uids(controlplane, name), spec(controlplane, name, kind)
+        bind(controlplane, name)
+        controlplane.namespace(name, HEAL)
+        with kubelet(controlplane, name) as counts:
+            wait_for(lambda: healed(controlplane, name, 2), 60, "both are injected", need=[operate.process])
+        assert min(counts) >= 1  # of two
+        assert uids(controlplane, name).isdisjoint(before[0])
+        assert spec(controlplane, name, kind) == before[1]
+        wait_for(lambda: len(events(controlplane, name, "Evicted")) == 2, 5, "that is said")
+        controlplane.api.delete(f"/apis/apps/v1/namespaces/{name}/{name}s/plane-app-api-wl").raise_for_status()
 
 
 @pytest.mark.usefixtures("serving")

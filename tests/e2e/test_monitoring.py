@@ -47,6 +47,7 @@ MALFORMED = 'plane_webhook_malformed_total{pod="a",status="%s"}'
 NOT_AFTER = 'plane_webhook_certificate_not_after_timestamp_seconds{pod="%s"}'
 UNUSABLE = 'plane_webhook_certificate_reload_errors_total{pod="a"}'
 PODS = 'plane_webhook_operate_pods{plane_namespace="plane",state="%s"}'
+EVICTIONS = 'plane_webhook_operate_evictions_total{plane_namespace="plane",outcome="%s"}'
 REGISTERED = 'plane_webhook_operate_registered{pod="o"}'
 LEADER = 'plane_webhook_operate_leader{pod="%s"}'
 ERRORS = 'plane_webhook_operate_errors_total{pod="o"}'
@@ -67,7 +68,10 @@ WELL: dict[str, str | None] = {
     PODS % "injected": "6x90",
     PODS % "missed": "0x90",
     PODS % "outdated": "0x90",
+    PODS % "not-in-effect": "0x90",
     PODS % "uncovered": "2x90",
+    EVICTIONS % "made": "0x90",
+    EVICTIONS % "refused": "0x90",
     REGISTERED: "1x90",
     LEADER % "o": "1x90",
     LEADER % "p": "0x90",  # stands by
@@ -106,10 +110,18 @@ CASES: list[tuple[str, dict[str, str | None], str | None]] = [
     ("a rollout mends it", {PODS % "missed": "0x85 2x3 0x2"}, None),
     ("pods with other settings", {PODS % "outdated": "0x20 2x70"}, "PlaneWebhookPodsOutdated"),
     ("a rollout mends that too", {PODS % "outdated": "0x60 2x30"}, None),
+    ("the injection has no effect", {PODS % "not-in-effect": "0x80 2x10"}, "PlaneWebhookPodsNotInEffect"),
+    ("an eviction is refused", {EVICTIONS % "refused": "0x60 1x30", PODS % "outdated": "0x50 2x40"},
+        "PlaneWebhookEvictionsRefused"),
+    ("the next one was made", {EVICTIONS % "refused": "0x60 1x30", PODS % "outdated": "0x50 2x12 0x28"}, None),
+    ("evictions are made", {EVICTIONS % "made": "0x60 0+1x30", PODS % "outdated": "0x50 2x40"}, None),
+    ("one was refused two hours ago", {EVICTIONS % "refused": "1x90", PODS % "outdated": "0x50 2x40"}, None),
     ("no registration", {REGISTERED: "1x80 0x10"}, "PlaneWebhookNotRegistered"),
     ("nobody acts", {LEADER % "o": "1x75 0x15"}, "PlaneWebhookOperateAbsent"),
-    ("operate is not there", dict.fromkeys([*(LEADER % each for each in "op"), REGISTERED, ERRORS, *(
-        PODS % each for each in ("injected", "missed", "outdated", "uncovered"))]), "PlaneWebhookOperateAbsent"),
+    ("operate is not there", dict.fromkeys([*(LEADER % each for each in "op"), REGISTERED, ERRORS,
+        *(EVICTIONS % each for each in ("made", "refused")), *(
+        PODS % each for each in ("injected", "missed", "outdated", "not-in-effect", "uncovered"))]),
+        "PlaneWebhookOperateAbsent"),
     ("another one acts now", {LEADER % "o": "1x80 0x10", LEADER % "p": "0x85 1x5"}, None),
     ("every request is refused", {ERRORS: "0x30 0+1x60"}, "PlaneWebhookOperateErrors"),
     ("three were", {ERRORS: "0x80 3x10"}, None),

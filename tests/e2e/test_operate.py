@@ -23,6 +23,7 @@ from tests.e2e.operating import (
     Operate,
     as_account,
     bare,
+    bind,
     bundle,
     deployment,
     gauge,
@@ -170,6 +171,7 @@ def test_opting_in_without_a_restart_is_said_on_the_deployment_until_it_is_resta
     wait_for(lambda: create(controlplane, plane, api_pod(), dry_run=True).is_success, 15, "pods can be made")
     controlplane.apply(deployment(plane))
     wait_for(lambda: len(controlplane.pods(plane)) == 2, 20, "two pods")
+    controlplane.api.delete(f"/api/v1/namespaces/{OWN}/configmaps/plane-webhook-state")  # it comes back
     controlplane.namespace(plane, INJECT)
     listed = (
         "-n",
@@ -333,6 +335,28 @@ def test_it_may_do_what_it_does_and_nothing_else(controlplane: ControlPlane) -> 
         ):
             headers = apply if method == "PATCH" else {}
             assert account.request(method, path, json=body, headers=headers).status_code == 403, (method, path)
+
+
+@pytest.mark.usefixtures("operate")
+def test_logs_may_be_read_where_that_is_granted_and_nowhere_else(controlplane: ControlPlane) -> None:
+    """As the account itself. What is let through comes back empty, for the pod has no node."""
+    granted, other = controlplane.namespace("logs-granted"), controlplane.namespace("logs-other")
+    bind(controlplane, granted, "logs")
+    for name in (granted, other):
+        wait_for(
+            lambda name=name: create(controlplane, name, api_pod(), dry_run=True).is_success, 15, "pods can be made"
+        )
+        create(controlplane, name, api_pod()).raise_for_status()
+    with as_account(controlplane, ACCOUNT) as account:
+
+        def read(namespace: str, rest: str) -> int:
+            return account.get(f"/api/v1/namespaces/{namespace}/pods/{rest}").status_code
+
+        wait_for(lambda: read(granted, "api/log") == 204, 10, "the right is there")
+        assert read(other, "api/log") == 403
+        assert (read(granted, "api"), read(granted, "api/proxy")) == (403, 403)
+    for name in (granted, other):
+        controlplane.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.mark.usefixtures("installed")

@@ -142,7 +142,7 @@ def test_one_that_was_cut_off_and_comes_back_to_another_that_acts_does_no_harm(
         evictions = [
             each for each in metrics(second).splitlines() if each.startswith("plane_webhook_operate_evictions_t")
         ]
-        assert [each.split()[-1] for each in evictions] == ["2.0"]
+        assert [each.split()[-1] for each in evictions] == ["2.0", "0.0"], "made, and refused"
         assert second.terminate() == 0
 
 

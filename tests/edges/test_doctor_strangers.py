@@ -14,15 +14,14 @@ import re
 import socket
 import subprocess
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-import kubernetes.client
 import pytest
 
+from tests.edges.strangers import Cluster, api
 from webhook.admission import review
-from webhook.cluster.api import Api, ApiError, Ended
+from webhook.cluster.api import ApiError, Ended
 from webhook.cluster.census import Found, Owner
 from webhook.cluster.doctor import Finding, Report, Row, as_json, creation, installation, pods, shown
 from webhook.cluster.doctor.refused import of_plane, refused
@@ -37,49 +36,6 @@ if TYPE_CHECKING:
 OWN, PLANE = "plane-webhook", "plane"
 # What a shell would run, what ends a quotation, and what a terminal would follow.
 EVIL = "x$(touch owned); touch owned #'\"\x1b[2J\n`touch owned`"
-
-
-class Cluster:
-    """An API server that has these objects, and nothing else; a POST comes back as it was sent."""
-
-    def __init__(self, objects: dict[str, Any]) -> None:
-        self.posted: list[Any] = []
-        cluster = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                found = objects.get(self.path.partition("?")[0])
-                self._answer(404 if found is None else 200, json.dumps(found or {"message": "not there"}).encode())
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                cluster.posted.append(json.loads(body))
-                self._answer(201, body)
-
-            def _answer(self, status: int, body: bytes) -> None:
-                self.send_response(status)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    def __enter__(self) -> Api:
-        Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return api(self._server.server_address[1])
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-def api(port: int) -> Api:
-    configuration = kubernetes.client.Configuration()
-    configuration.host = f"http://127.0.0.1:{port}"
-    return Api(configuration)
 
 
 def deployment(name: str, secret: str, **metadata: Any) -> dict[str, Any]:

@@ -256,7 +256,7 @@ def test_what_nobody_would_make_again_is_never_evicted(controller: Owner | None)
     assert plan([lone], wanted, {}, bad_for={lone.uid: DAY}, unchanged=DAY).evict is None
 
 
-@pytest.mark.parametrize("state", [State.INJECTED, State.UNCOVERED, State.OUT])
+@pytest.mark.parametrize("state", [State.INJECTED, State.NOT_IN_EFFECT, State.UNCOVERED, State.OUT])
 def test_what_an_eviction_would_not_change_is_left_alone(state: State) -> None:
     world = World()
     for each in world.pods:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from tests.edges.strangers import Cluster
 from webhook.admission import Reason, Risk
+from webhook.cluster.api import ApiError
 from webhook.cluster.census import Found, Owner, controller
 from webhook.cluster.pods import Judged, State
-from webhook.cluster.report import remedy, state
+from webhook.cluster.report import Reporter, remedy, state
 
 GOOD = {
     "apiVersion": "apps/v1",
@@ -66,6 +68,16 @@ def test_the_state_has_what_was_said_once_and_what_wants_a_hand_now() -> None:
         "missed deployment/a (injected)",
         line,
     ]
+
+
+def test_what_wants_a_hand_is_said_first() -> None:
+    """Of many things at once only so many are said with a look."""
+    risky = [pod(f"a-{number}", State.INJECTED, Risk.BARE_NEIGHBOUR) for number in range(50)]
+    cluster = Cluster({})
+    with cluster as api, pytest.raises(ApiError):  # for it takes no ConfigMap
+        Reporter(api, "plane-webhook").report([*risky, pod("z")], ["plane"])
+    assert len(cluster.posted) == 20
+    assert [each["reason"] for each in cluster.posted[:2]] == ["NotInjected", "Risk"]
 
 
 def test_the_state_of_however_many_pods_fits_into_a_config_map() -> None:

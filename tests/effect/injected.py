@@ -23,6 +23,7 @@ from webhook import payload
 from webhook.admission import decide
 from webhook.admission.injection import VOLUME, operations
 from webhook.admission.review import Pod
+from webhook.cluster.logs import Said, said
 from webhook.settings import parse
 
 if TYPE_CHECKING:
@@ -111,7 +112,10 @@ class Ran:
     @property
     def loud(self) -> list[str]:
         """The lines that say what is not in effect."""
-        return [line for line in self.stderr.splitlines() if "NOT IN EFFECT" in line]
+        lines = [line for line in self.stderr.splitlines() if "NOT IN EFFECT" in line]
+        found = said(self.stderr.encode(errors="surrogateescape"), "") is Said.NOT_IN_EFFECT
+        assert found == bool(lines), "operate finds the same in the log"
+        return lines
 
     @property
     def in_effect(self) -> list[str]:

@@ -6,8 +6,9 @@ plugins, proxies. Its models are left alone: they cost tens of MB and drop field
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -26,6 +27,7 @@ from webhook import __version__
 
 # Seconds to connect, and between two bytes of an answer. An API server that is asked for one object needs milliseconds.
 TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
+_LONGEST_REFUSAL = 64 * 1024  # bytes that are read of one; a Status has some hundred
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
 
 
@@ -108,9 +110,34 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: bytes | None = None,
         kind: str = "application/json",
+        accept: str = "application/json",
     ) -> bytes:
         """The body of a successful answer. Raises ApiError."""
-        headers = {"accept": "application/json", "content-type": kind, "user-agent": f"plane-webhook/{__version__}"}
+        with self._asked(method, path, query, body=body, kind=kind, accept=accept) as answer:
+            return answer.read()
+
+    def beginning(self, path: str, *, query: Mapping[str, str], limit: int, seconds: float) -> bytes:
+        """Of a text that others write, at most `limit` bytes of what comes within `seconds`. Raises ApiError."""
+        deadline, text = time.monotonic() + seconds, b""
+        with self._asked("GET", path, query, timeout=urllib3.Timeout(connect=seconds, read=seconds)) as answer:
+            while len(text) < limit and time.monotonic() < deadline and (more := answer.read1(limit - len(text))):
+                text += more
+        return text
+
+    @contextlib.contextmanager
+    def _asked(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: bytes | None = None,
+        kind: str = "application/json",
+        accept: str = "application/json",
+        timeout: urllib3.Timeout = TIMEOUT,
+    ) -> Iterator[urllib3.BaseHTTPResponse]:
+        """A successful answer, whose body is still to be read. Raises ApiError, for what is done with it too."""
+        headers = {"accept": accept, "content-type": kind, "user-agent": f"plane-webhook/{__version__}"}
         where = f"{path}?{urlencode(query)}" if query else path
         try:
             if authorization := self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization"):
@@ -120,16 +147,21 @@ class Api:
                 f"{self._configuration.host}{where}",
                 body=body,
                 headers=headers,
-                timeout=TIMEOUT,
+                timeout=timeout,
                 redirect=False,
+                preload_content=False,
             )
+            self.date = _date(answer.headers.get("date"))
+            try:
+                if answer.status >= HTTPStatus.BAD_REQUEST:
+                    said = _message(answer.read(_LONGEST_REFUSAL))
+                    raise ApiError(f"{method} {where}: {answer.status} {said}".strip(), answer.status)
+                yield answer
+            finally:
+                answer.close()  # what is left of it is not waited for
+                answer.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ApiError(f"{method} {where}: no answer: {_short(error)}") from error
-        self.date = _date(answer.headers.get("date"))
-        if answer.status >= HTTPStatus.BAD_REQUEST:
-            raise ApiError(f"{method} {where}: {answer.status} {_message(answer.data)}".strip(), answer.status)
-        data: bytes = answer.data
-        return data
 
     def execute(
         self, namespace: str, pod: str, container: str, command: Sequence[str], *, limit: int, seconds: float

@@ -22,7 +22,7 @@ from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import Found
 from webhook.cluster.exporter import Exporter
 from webhook.cluster.healing import Course, Courses
-from webhook.cluster.installed import OPERATE
+from webhook.cluster.installed import OPERATE, ConfigMap
 from webhook.cluster.pods import State, judge
 from webhook.settings import Settings
 
@@ -225,39 +225,21 @@ def _lacks_right(error: ApiError) -> bool:
 
 
 class Notebook:
-    """The ConfigMap with the courses of all namespaces, at the version that was read."""
+    """The courses of all namespaces, in a ConfigMap."""
 
-    def __init__(self, api: Api, namespace: str) -> None:
-        """Read it; `namespace` is the webhook's. Raises ApiError."""
-        self._api = api
-        self._path = f"/api/v1/namespaces/{namespace}/configmaps/{COURSES}"
-        self._metadata = {"name": COURSES, "namespace": namespace}
-        self._take(api.find(self._path))
+    def __init__(self, api: Api, own: str) -> None:
+        """Read it. Raises ApiError."""
+        self._written = ConfigMap(api, own, COURSES)
 
     def courses(self, namespace: str) -> dict[str, Course]:
         """Those of one namespace; none where what is written can't be read."""
         try:
-            return msgspec.json.decode(self._data.get(namespace, "{}"), type=dict[str, Course])
+            return msgspec.json.decode(self._written.data.get(namespace, "{}"), type=dict[str, Course])
         except msgspec.MsgspecError:
             return {}
 
     def write(self, namespace: str, courses: Courses) -> None:
         """Note them. Raises ApiError; a conflict if somebody wrote since it was read."""
-        self._data.pop(namespace, None)
-        if courses:
-            self._data[namespace] = msgspec.json.encode(courses).decode()
-        if "resourceVersion" not in self._metadata:
-            # Without data, and by another manager, so that what somebody else has put there stays.
-            bare = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata}
-            made = msgspec.json.decode(self._api.apply(self._path, bare, manager=f"{OPERATE}-make"))
-            if made.get("data"):
-                raise ApiError(f"configmap/{COURSES}: somebody else has written it meanwhile", HTTPStatus.CONFLICT)
-            self._metadata["resourceVersion"] = made["metadata"]["resourceVersion"]
-        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata, "data": self._data}
-        self._take(self._api.apply(self._path, manifest, manager=OPERATE))
-
-    def _take(self, raw: bytes | None) -> None:
-        found = msgspec.json.decode(raw) if raw is not None else {}
-        self._data: dict[str, str] = found.get("data") or {}
-        if found:
-            self._metadata["resourceVersion"] = found["metadata"]["resourceVersion"]
+        others = {name: text for name, text in self._written.data.items() if name != namespace}
+        noted = {namespace: msgspec.json.encode(courses).decode()} if courses else {}
+        self._written.write({**others, **noted})

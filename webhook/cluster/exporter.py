@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import Counter as Counts
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,7 +14,7 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
-from webhook.cluster.pods import State
+from webhook.cluster.pods import State, states
 
 # Seconds without a pass after which a kubelet may start it anew: a pass has timeouts, and waits a minute at most.
 STUCK = 180.0
@@ -54,12 +54,16 @@ class Exporter:
         )
         self._last = time.monotonic()
 
-    def census(self, namespaces: Iterable[str], found: Iterable[tuple[str, State]]) -> None:
-        """How many pods stand how, by namespace."""
+    def census(
+        self, namespaces: Iterable[str], found: Iterable[tuple[str, State]], *, logs: Collection[str] = ()
+    ) -> None:
+        """How many pods stand how, by namespace; `logs`: the namespaces in which these are read."""
         counts = Counts(found)
         self.pods.clear()
         for namespace in namespaces:
-            for state in State:
+            for outcome in ("made", "refused"):  # 0 too: an increase is one from something
+                self.evictions.labels(namespace, outcome)
+            for state in states(logs=namespace in logs):
                 self.pods.labels(namespace, state.value).set(counts[namespace, state])
 
     def forget(self) -> None:

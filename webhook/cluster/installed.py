@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -77,6 +78,38 @@ class Secret:
         data = {name: base64.b64encode(content).decode() for name, content in files.items()}
         manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": self._metadata, "data": data}
         self._api.apply(self._path, manifest, manager=OPERATE)
+
+
+class ConfigMap:
+    """One that `operate` keeps in the webhook's namespace, at the version that was read."""
+
+    def __init__(self, api: Api, namespace: str, name: str) -> None:
+        """Read it. Raises ApiError."""
+        self._api = api
+        self._path = f"/api/v1/namespaces/{namespace}/configmaps/{name}"
+        self._metadata: dict[str, Any] = {"name": name, "namespace": namespace}
+        self.data: dict[str, str] = {}
+        found = api.find(self._path)
+        if found is not None:
+            self._take(found)
+
+    def write(self, data: Mapping[str, str]) -> None:
+        """Put this there. Raises ApiError; a conflict if somebody wrote since it was read."""
+        if "resourceVersion" not in self._metadata:
+            # Without data, and by another manager, so that what somebody else has put there stays.
+            bare = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata}
+            self._take(self._api.apply(self._path, bare, manager=f"{OPERATE}-make"))
+            if self.data:
+                raise ApiError(f"{self._path}: somebody else has written it meanwhile", HTTPStatus.CONFLICT)
+        metadata = {**self._metadata, "labels": {"app.kubernetes.io/name": OPERATE}}
+        manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+        self._take(self._api.apply(self._path, manifest, manager=OPERATE))
+        self.data = dict(data)  # what others have put there is nothing to compare with
+
+    def _take(self, raw: bytes) -> None:
+        found = msgspec.json.decode(raw)
+        self.data = found.get("data") or {}
+        self._metadata["resourceVersion"] = found["metadata"]["resourceVersion"]
 
 
 class Registration:

@@ -22,13 +22,14 @@ from certs.issuing import BACKDATED
 from webhook import log
 from webhook.cluster import certificates
 from webhook.cluster.api import Api, ApiError
-from webhook.cluster.census import namespaces, pods
+from webhook.cluster.census import Census, namespaces
 from webhook.cluster.certificates import Files, Issue, Observed, Store, Trust
 from webhook.cluster.endpoints import SERVICE, endpoints, served
 from webhook.cluster.evictions import HEAL, Healer, Notebook
 from webhook.cluster.exporter import Exporter
 from webhook.cluster.installed import OPERATE, Registration, Secret
 from webhook.cluster.lease import Lease
+from webhook.cluster.logs import Logs
 from webhook.cluster.registration import condition
 from webhook.cluster.report import Reporter
 from webhook.settings import Settings
@@ -39,7 +40,7 @@ _LONGEST_WAIT = 60.0
 # After something was done the next look comes sooner, for a first installation takes four steps; but not for ever, for
 # somebody else may undo each of them.
 _NEXT, _IN_A_ROW = 0.5, 5
-# Seconds between two looks at the pods: with the time that a look takes, a pod that slipped by is found within 30.
+# Seconds from one look at the pods to the next: with the time that it takes, a pod that slipped by is found within 30.
 CENSUS = 15.0
 # By how much this clock may differ from the API server's: certificates hold from that long before they are made.
 CLOCKS = BACKDATED
@@ -77,6 +78,8 @@ class Operator:
         self._lease = Lease(api, options.namespace, OPERATE, identity)
         self.exporter = Exporter()
         self._reporter = Reporter(api, options.namespace)
+        self._pods = Census(api, settings)
+        self._logs = Logs(api)
         self._healer = Healer(api, options.namespace, settings, self.exporter)
         self._pending: Files | None = None
         self._bundle_since = _Since()
@@ -116,20 +119,25 @@ class Operator:
             return self._certificates()
         finally:
             if self._counted is None or time.monotonic() - self._counted >= CENSUS:
-                self._census()
                 self._counted = time.monotonic()
+                self._census()
 
     def _census(self) -> None:
         """Look at every pod of the namespaces that are opted in, and say what is amiss."""
         opted_in = namespaces(self._api)
-        healed = namespaces(self._api, f"{HEAL}=enabled")
+        healed = [name for name, labels in opted_in.items() if labels.get(HEAL) == "enabled"]
         notebook = Notebook(self._api, self._options.namespace) if healed else None
-        every = {name: list(pods(self._api, name, self._settings, leaving=True)) for name in opted_in}
-        found = [each for name in opted_in for each in every[name] if not each.leaving]
-        self.exporter.census(opted_in, ((each.namespace, each.judged.state) for each in found))
-        self._reporter.report(found, opted_in)
-        if notebook is not None and self._lease.hold():  # the look may have taken its time
-            self._healer.heal(notebook, {name: every[name] for name in healed if name in every})
+        every = self._pods.look(opted_in)
+        if not self._lease.hold():  # the look may have taken its time
+            return
+        found = self._logs.look([each for name in opted_in for each in every[name] if not each.leaving])
+        self.exporter.census(
+            opted_in, ((each.namespace, each.judged.state) for each in found), logs=self._logs.readable
+        )
+        self._reporter.report(found, opted_in, logs=self._logs.readable)
+        # What logs say moves nobody: another pod would say the same.
+        if notebook is not None and self._lease.hold():
+            self._healer.heal(notebook, {name: every[name] for name in healed})
 
     def _certificates(self) -> bool:
         """Do the next thing that is to be done; whether there was one."""

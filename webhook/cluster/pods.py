@@ -25,8 +25,14 @@ class State(StrEnum):
     INJECTED = "injected"
     MISSED = "missed"  # it would be injected if it were created now, and it isn't
     OUTDATED = "outdated"  # injected with other settings than hold now
+    NOT_IN_EFFECT = "not-in-effect"  # injected, and a container's log says that it does not work; never judged here
     UNCOVERED = "uncovered"  # Plane's, and can't be injected; the reason says why
     OUT = "out"  # nothing is to be done: not Plane's, no publisher, not asked for, or opted out
+
+
+def states(*, logs: bool) -> list[State]:
+    """Those that a pod can be found in; `logs`: where these are read."""
+    return [each for each in State if logs or each is not State.NOT_IN_EFFECT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,7 @@ class Judged:
     settings: str = ""  # by which: their digest
     risks: tuple[Risk, ...] = ()
     kept: tuple[str, ...] = ()
+    guarded: tuple[tuple[str, str], ...] = ()  # each container with our guard, and the workload that this was told of
 
     @property
     def sentence(self) -> str:
@@ -55,6 +62,8 @@ class Judged:
             )
         if self.state is State.OUTDATED:
             return "is injected with other settings than the configuration has now. Create it anew"
+        if self.state is State.NOT_IN_EFFECT:
+            return "says in its log that what was injected is not, or not all, in effect: its tasks can be lost. Why"
         return self.reason.sentence
 
 
@@ -75,7 +84,8 @@ def judge(pod: Pod, profile: Profile) -> Judged:
     reason = decision.reason
     spec = pod.spec
     containers = [*((spec and spec.containers) or ()), *((spec and spec.init_containers) or ())]
-    said = [settings for each in containers if (settings := told(each)) is not None]
+    guarded = [(each.name or "", settings) for each in containers if (settings := told(each)) is not None]
+    said = [settings for _, settings in guarded]
     if reason is Reason.ALREADY_INJECTED:
         # Every container of ours got what it would get now.
         in_effect = bool(said) and all(_same(each, profile) for each in said)
@@ -95,6 +105,7 @@ def judge(pod: Pod, profile: Profile) -> Judged:
         settings=first.get("digest", ""),
         risks=decision.risks,
         kept=tuple(dict.fromkeys(name for each in said for name in each.get("kept", ()) if name in _OURS)),
+        guarded=tuple((name, settings.get("workload", "")) for name, settings in guarded),
     )
 
 

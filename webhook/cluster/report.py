@@ -15,8 +15,8 @@ import msgspec
 from webhook import log
 from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import Found
-from webhook.cluster.installed import OPERATE
-from webhook.cluster.pods import State
+from webhook.cluster.installed import OPERATE, ConfigMap
+from webhook.cluster.pods import State, states
 
 STATE = "plane-webhook-state"
 # The Events of one pass: of a cluster full of bad pods the first say enough, and the next pass goes on.
@@ -56,31 +56,31 @@ class Reporter:
 
     def __init__(self, api: Api, own: str) -> None:
         self._api = api
-        self._metadata = {"name": STATE, "namespace": own, "labels": {"app.kubernetes.io/name": OPERATE}}
-        self._path = f"/api/v1/namespaces/{own}/configmaps/{STATE}"
+        self._own = own
         self.forget()
 
     def forget(self) -> None:
         """Somebody else says it now."""
-        self._written: dict[str, str] | None = None
+        self._written: ConfigMap | None = None
         self._said: set[str] = set()
 
-    def report(self, found: Sequence[Found], opted_in: Sequence[str]) -> None:
-        """Say what is new of all the pods of the namespaces that are opted in. Raises ApiError."""
-        if self._written is None:
-            self._written = self._read()
-            # What another process has written it has also said.
-            self._said = {f"{name} {line}" for name, text in self._written.items() for line in text.splitlines()}
-        self._announce(found)
-        data = state(found, opted_in, said=self._said)
-        if data != self._written:
-            manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": self._metadata, "data": data}
-            self._api.apply(self._path, manifest, manager=OPERATE)
-            self._written = data
+    def report(self, found: Sequence[Found], opted_in: Iterable[str], *, logs: Collection[str] = ()) -> None:
+        """Say what is new of all the pods of the namespaces that are opted in. Raises ApiError.
 
-    def _read(self) -> dict[str, str]:
-        raw = self._api.find(self._path)
-        return (msgspec.json.decode(raw).get("data") or {}) if raw is not None else {}
+        `logs`: the namespaces in which these are read.
+        """
+        if self._written is None:
+            self._written = ConfigMap(self._api, self._own, STATE)
+            # What another process has written it has also said.
+            self._said = {f"{name} {line}" for name, text in self._written.data.items() for line in text.splitlines()}
+        self._announce(found)
+        data = state(found, opted_in, said=self._said, logs=logs)
+        if data != self._written.data:
+            try:
+                self._written.write(data)
+            except ApiError:
+                self.forget()  # somebody else may have written it
+                raise
 
     def _announce(self, found: Sequence[Found]) -> None:
         hour = f"{datetime.now(UTC):%Y%m%d%H}"
@@ -90,7 +90,9 @@ class Reporter:
                 key = f"{each.namespace} {statement.line}{f' {hour}' if statement.urgent else ''}"
                 groups.setdefault(key, _Group(statement, each)).names.append(each.name)
         self._said &= groups.keys()  # what is so no more is said anew when it is so again
-        for key in [each for each in groups if each not in self._said][:_EVENTS]:
+        new = [each for each in groups if each not in self._said]
+        new.sort(key=lambda each: not groups[each].statement.urgent)
+        for key in new[:_EVENTS]:
             group = groups[key]
             names = sorted(group.names)
             shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
@@ -111,6 +113,8 @@ def statements(pod: Found) -> Iterator[Statement]:
             yield Statement(about, "NotInjected", f"{container} {judged.sentence}{remedy(pod)}", urgent=True)
         case State.OUTDATED:
             yield Statement(about, "OtherSettings", f"{container} {judged.sentence}{remedy(pod)}", urgent=True)
+        case State.NOT_IN_EFFECT:
+            yield Statement(about, "NotInEffect", f"{container} {judged.sentence}: {pod.why}", urgent=True)
         case State.UNCOVERED:
             yield Statement(about, "NotCovered", f"{container} is not covered: {judged.sentence} ({judged.reason})")
         case _:
@@ -172,10 +176,13 @@ def _event(pod: Found, digest: str, reason: str, message: str, normal: bool) -> 
     }
 
 
-def state(found: Iterable[Found], opted_in: Sequence[str], *, said: Collection[str]) -> dict[str, str]:
+def state(
+    found: Iterable[Found], opted_in: Iterable[str], *, said: Collection[str], logs: Collection[str] = ()
+) -> dict[str, str]:
     """The ConfigMap's data: of each opted-in namespace its numbers, and a line for each statement.
 
-    One that is said once is there when that is done (its key is in `said`): the next process goes by it.
+    One that is said once is there when that is done (its key is in `said`): the next process goes by it. `logs`: the
+    namespaces in which these are read.
     """
     lines: dict[str, set[str]] = {name: set() for name in opted_in}
     counts: dict[str, Counter[State]] = {name: Counter() for name in opted_in}
@@ -188,7 +195,8 @@ def state(found: Iterable[Found], opted_in: Sequence[str], *, said: Collection[s
         )
     data, room = {}, _ROOM
     for name, count in counts.items():
-        numbers = ", ".join(f"{each}: {count[each]}" for each in State if each is not State.OUT)
+        shown = [each for each in states(logs=name in logs) if each is not State.OUT]
+        numbers = ", ".join(f"{each}: {count[each]}" for each in shown)
         data[name] = _cut(numbers, sorted(lines[name]), room)
         room -= len(data[name])
     return data

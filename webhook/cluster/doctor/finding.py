@@ -24,7 +24,8 @@ PROBLEMS: dict[str, str] = {
     "undone": "what that pod gets is still there when all other webhooks have been called",
     "not-injected": "each pod that would be injected now is",
     "other-settings": "each has the settings that it would get now",
-    "not-in-effect": "with `--exec`: `/plane-webhook/proof` in each injected container finds what was asked for",
+    "not-in-effect": "no injected container's log says NOT IN EFFECT; with `--exec`: `/plane-webhook/proof` in each "
+    "finds what was asked for",
 }
 NOTES: dict[str, str] = {
     "not-covered": "a pod of Plane's that can't be injected, and [why](reasons.md)",

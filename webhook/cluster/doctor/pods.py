@@ -15,6 +15,7 @@ from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import Found
 from webhook.cluster.doctor import proof
 from webhook.cluster.doctor.finding import Finding, Row, harmless
+from webhook.cluster.logs import Logs
 from webhook.cluster.pods import State, Told, told
 from webhook.settings import Settings
 
@@ -47,7 +48,8 @@ class Census:
         self._api = api
         self._namespace = namespace
         self._kubectl = f"kubectl -n {shlex.quote(namespace)}"
-        self._found = [each for each in census.pods(api, namespace, settings) if each.judged.reason not in _FOREIGN]
+        found = [each for each in census.pods(api, namespace, settings) if each.judged.reason not in _FOREIGN]
+        self._found = Logs(api).look(found)
         # Of each owner the pods that stand alike.
         self._groups: dict[tuple[str, State, str], list[Found]] = {}
         for each in self._found:
@@ -80,6 +82,10 @@ class Census:
                 wrong = f"injected with other settings: {names}"
                 why = "what the configuration says now is not in effect there"
                 yield Finding("other-settings", where, wrong, why, self._restart(group))
+            elif state is State.NOT_IN_EFFECT:
+                wrong = f"container {judged.container} says in its log that it is NOT IN EFFECT: {names}"
+                why = "what was asked for is not, or not all, in effect there: tasks can be lost"
+                yield Finding("not-in-effect", where, wrong, why, first.why)
             elif state is State.UNCOVERED:
                 why = f"{judged.reason.sentence} ({judged.reason})"
                 look = f"{self._kubectl} get pod {shlex.quote(first.name)} -o yaml"
