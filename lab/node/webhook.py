@@ -18,6 +18,14 @@ REPOSITORY, TAG = "lab/plane-webhook", "0.1.0"
 READY = 90.0  # seconds; about 20 alone on two cores: the certificate is made meanwhile
 
 
+def pull(node: Node) -> None:
+    """Have the node fetch the image before it is needed, by a pod that ends at once. Returns at once too."""
+    node.registry.add(f"{REPOSITORY}:{TAG}", ourimage.image())
+    container = {"name": "pull", "image": f"{REPOSITORY}:{TAG}"}
+    pod = {"metadata": {"name": "pull"}, "spec": {"containers": [container], "restartPolicy": "Never"}}
+    node.api.post("/api/v1/namespaces/default/pods", json=pod).raise_for_status()
+
+
 def install(node: Node) -> None:
     """Install it as README says, and wait until it injects: `operate` makes the certificate first."""
     node.registry.add(f"{REPOSITORY}:{TAG}", ourimage.image())
