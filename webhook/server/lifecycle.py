@@ -121,7 +121,7 @@ class Lifecycle:
             if not said:
                 log.line(
                     "info",
-                    "still draining: API servers keep idle connections, each for up to 90 s after its last review",
+                    "still draining: connections are open, and an API server keeps an idle one for up to 90 s",
                     connections=connections,
                 )
                 said = True
