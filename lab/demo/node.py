@@ -16,7 +16,7 @@ from lab.demo.screen import GREEN, RED, show, tell
 from lab.faults import SWALLOW, Proxy
 from lab.node import ADDRESS, Node
 from lab.node import webhook as ours
-from lab.node.plane import API, BEAT, WORKER, Release
+from lab.node.plane import API, BEAT, QUICK, WORKER, Release
 from lab.postgres import Postgres
 from lab.process import wait_for
 from lab.redis import Redis
@@ -30,8 +30,6 @@ EXPORTS = 10
 # lost are looked at again when the others have arrived.
 SOON, PATIENCE = 5.0, 30.0
 SHELL = "dash"
-# Of the chart's values. Upstream's would have who watches wait for Python to start: half a core, a look every 10 s.
-QUICK = {"cpuLimit": "2", "readinessPeriod": 1}
 
 
 def story(stack: ExitStack) -> None:
