@@ -27,7 +27,7 @@ def main() -> int:
             binary(name)
         if given.node:
             ensure_possible()
-            binaries()
+            binaries(policies=True)
             ourimage.image()
     except LabError as error:
         say(str(error))

@@ -77,7 +77,7 @@ def possible_node() -> None:
     except LabError as error:
         pytest.skip(str(error))
     if not built():
-        pytest.skip("the node's programs aren't built: `make node` does that, once, in 5 to 8 minutes")
+        pytest.skip("the node's programs aren't built: `make node` does that, once, in 8 to 15 minutes")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 from lab.cache import LabError, say
 
 # Only lab/node needs these: they are asked for by name.
-NODE = ("iproute2", "nftables", "runc")
+NODE = ("iproute2", "ipset", "iptables", "nftables", "runc")
 # A program of each package, by which its presence is told; RabbitMQ's by the server itself, because the one on PATH is
 # a wrapper that changes to another user; PostgreSQL's in a folder of its version, whichever the machine's Debian has.
 PACKAGES = {
@@ -21,6 +21,8 @@ PACKAGES = {
     "debootstrap": "debootstrap",
     "haproxy": "haproxy",
     "iproute2": "ip",
+    "ipset": "ipset",
+    "iptables": "iptables",
     "nftables": "nft",
     "postgresql": "/usr/lib/postgresql/*/bin/postgres",
     "prometheus": "prometheus",

@@ -10,6 +10,7 @@ pods reach Services by address, and what runs on this machine by `expose`.
         node.kubectl("run", "one", "--image=busybox:1", "--", "sleep", "60")
         node.wait_ready("default")
 
+With `policies` NetworkPolicies hold: kube-router enforces them, but for what the node itself sends, the API server too.
 It needs root, and a machine that still has cgroup v1. This module must never change anything outside of its namespaces.
 """
 
@@ -63,16 +64,17 @@ class Node(ControlPlane):
 
     registry: Registry
 
-    def __init__(self, *, apiserver_args: Sequence[str] = ()) -> None:
-        """Take what else the API server is told. Starts nothing."""
+    def __init__(self, *, apiserver_args: Sequence[str] = (), policies: bool = False) -> None:
+        """Take what else the API server is told, and whether NetworkPolicies are to hold. Starts nothing."""
         super().__init__(apiserver_args=apiserver_args)
+        self._policies = policies
         self._keeper: subprocess.Popen[bytes] | None = None
         self._programs: dict[str, Path] = {}
 
     def start(self) -> None:
         """Start everything and return when the node is Ready. LabError says what is missing, or what failed."""
         ensure_possible()
-        self._programs = binaries()
+        self._programs = binaries(policies=self._policies)
         self._files = Path(tempfile.mkdtemp(prefix="plane-webhook-node-"))
         self._pid = self._start_keeper()
         self._out, self._into = network.Forwarder(self._pid), network.Forwarder()
@@ -93,6 +95,10 @@ class Node(ControlPlane):
         need.append(self._run("kube-scheduler", *configuration.scheduler(admin)))
         self._start_controllers(admin, *configuration.controller_manager(), need=need)
         wait_for(self._ready, START_TIMEOUT, "the node is Ready", need=need)
+        if self._policies:  # it ends at once where its node isn't there yet
+            need.append(self._run("kube-router", *configuration.router(admin)))
+            enforces = "KUBE-ROUTER-FORWARD"
+            wait_for(lambda: enforces in self.inside("iptables", "-S"), START_TIMEOUT, "policies hold", need=need)
 
     def close(self) -> None:
         """End everything and see it gone. Twice is the same as once."""
@@ -116,6 +122,15 @@ class Node(ControlPlane):
     def expose(self, port: int) -> None:
         """Have a server on this machine's loopback also at that port of ADDRESS, for the node and its pods."""
         self._into.add(network.listener((ADDRESS, port), self._pid), ("127.0.0.1", port))
+
+    def inside(self, *argv: str) -> str:
+        """Return what a program of this machine prints that runs in the node's network. LabError unless it exits 0."""
+        enter = ["nsenter", f"--target={self._pid}", "--mount", "--net", "--wdns=/"]
+        path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        done = subprocess.run([*enter, *argv], env=path, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LabError(f"`{' '.join(argv)}` failed in the node with exit code {done.returncode}:\n{done.stderr}")
+        return done.stdout
 
     def restart(self, component: str) -> None:
         """Start a component again that was killed. A kubelet ends at once where no container engine answers."""

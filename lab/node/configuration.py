@@ -148,6 +148,20 @@ def proxy(files: Path, kubeconfig: Path) -> list[str]:
     return [f"--config={_write(files / 'kube-proxy.json', json.dumps(configuration))}", f"--hostname-override={NAME}"]
 
 
+def router(kubeconfig: Path) -> list[str]:
+    """What enforces NetworkPolicies is told: that, and nothing else that it could do."""
+    return [
+        f"--kubeconfig={kubeconfig}",
+        f"--hostname-override={NAME}",
+        f"--service-cluster-ip-range={SERVICES}",
+        "--run-firewall=true",
+        "--run-router=false",
+        "--run-service-proxy=false",
+        "--run-loadbalancer=false",
+        "--metrics-port=0",
+    ]
+
+
 def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

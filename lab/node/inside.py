@@ -55,12 +55,11 @@ def _mounts(folder: Path) -> None:
     # These paths are constants in the kubelet, containerd and the CNI plugins.
     for path in ("/var/lib", "/run"):
         _run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", path)
-    for name in ("kubelet", "containerd"):
-        Path("/var/lib", name).mkdir()
-        (folder / name).mkdir()
-        _run("mount", "--bind", folder / name, f"/var/lib/{name}")
-    (folder / "log").mkdir(exist_ok=True)
-    _run("mount", "--bind", folder / "log", "/var/log")
+    # The kubelet tells by its folder how much room there is for pods. Images stay in memory, and go with it at once.
+    for name, path in (("kubelet", Path("/var/lib/kubelet")), ("log", Path("/var/log"))):
+        path.mkdir(exist_ok=True)
+        (folder / name).mkdir(exist_ok=True)
+        _run("mount", "--bind", folder / name, path)
 
 
 def _cgroups(hierarchies: list[str]) -> None:

@@ -1,7 +1,7 @@
 """The node's programs, built from Go modules into the cache like the control plane's, and pinned like them.
 
 `python -m lab.node.programs --lock` pins the versions below in modules/. Kubernetes' is a module of its own, so that
-what the control plane is built from stays as it is. runc and nft are Debian's.
+what the control plane is built from stays as it is. runc, nft, iptables and ipset are Debian's.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ CNI = {
     "loopback": Program(f"{_PLUGINS}/plugins/main/loopback", "some seconds"),
 }
 PACKAGES = ("runc", "nftables", "iproute2", "busybox-static", "util-linux")
+ROUTER = {"kube-router": Program("github.com/cloudnativelabs/kube-router/v2/cmd/kube-router", "3 to 7 minutes")}
+ROUTER_PACKAGES = ("iptables", "ipset")
 
 
 def _module(
@@ -64,28 +66,32 @@ MODULES = (
     _module("containerd", _CONTAINERD, "2.3.7", CONTAINERD, ("no_btrfs", "no_devmapper", "no_zfs")),
     _module("cni", _PLUGINS, "1.9.1", CNI),
 )
+# What enforces NetworkPolicies, for a node that is asked to: no other needs it, and it takes as long as the kubelet.
+POLICIES = _module("kube-router", "github.com/cloudnativelabs/kube-router/v2", "2.1.0", ROUTER)
 
 
-def binaries() -> dict[str, Path]:
+def binaries(*, policies: bool = False) -> dict[str, Path]:
     """Return every program of the node by name, built where it isn't in the cache. LabError says what is missing."""
-    ensure_packages(*PACKAGES)
-    return {name: build(name, program.package, module, takes=program.takes) for module, name, program in _all()}
+    ensure_packages(*PACKAGES, *(ROUTER_PACKAGES if policies else ()))
+    wanted = _all(policies=policies)
+    return {name: build(name, program.package, module, takes=program.takes) for module, name, program in wanted}
 
 
-def built() -> bool:
+def built(*, policies: bool = False) -> bool:
     """Tell whether every program is in the cache: then a node costs seconds, not minutes."""
-    return all((cache.root() / f"{module.name}-{module.version}" / name).exists() for module, name, _ in _all())
+    wanted = _all(policies=policies)
+    return all((cache.root() / f"{module.name}-{module.version}" / name).exists() for module, name, _ in wanted)
 
 
-def _all() -> Iterator[tuple[Module, str, Program]]:
-    for module, programs in MODULES:
+def _all(*, policies: bool) -> Iterator[tuple[Module, str, Program]]:
+    for module, programs in (*MODULES, POLICIES) if policies else MODULES:
         for name, program in programs.items():
             yield module, name, program
 
 
 if __name__ == "__main__":
     try:
-        for each, _ in MODULES if "--lock" in sys.argv else ():
+        for each, _ in (*MODULES, POLICIES) if "--lock" in sys.argv else ():
             pin(each)
         for path in () if "--lock" in sys.argv else binaries().values():
             print(path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 from lab import ourimage
 from lab.process import wait_for
@@ -17,14 +18,29 @@ REPOSITORY, TAG = "lab/plane-webhook", "0.1.0"
 READY = 90.0  # seconds; about 20 alone on two cores: the certificate is made meanwhile
 
 
+def pull(node: Node) -> None:
+    """Have the node fetch the image before it is needed, by a pod that ends at once. Returns at once too."""
+    node.registry.add(f"{REPOSITORY}:{TAG}", ourimage.image())
+    container = {"name": "pull", "image": f"{REPOSITORY}:{TAG}"}
+    pod = {"metadata": {"name": "pull"}, "spec": {"containers": [container], "restartPolicy": "Never"}}
+    node.api.post("/api/v1/namespaces/default/pods", json=pod).raise_for_status()
+
+
 def install(node: Node) -> None:
     """Install it as README says, and wait until it injects: `operate` makes the certificate first."""
     node.registry.add(f"{REPOSITORY}:{TAG}", ourimage.image())
-    node.helm(
-        *("install", "plane-webhook", CHART, "--namespace", NAMESPACE, "--create-namespace"),
-        *("--set", f"image.repository={REPOSITORY},image.tag={TAG}"),
-    )
+    _helm(node, "install", "--create-namespace")
     wait_installed(node)
+
+
+def upgrade(node: Node, **values: Any) -> None:
+    """`helm upgrade` it to these values alone. Returns when Helm does."""
+    _helm(node, "upgrade", **values)
+
+
+def _helm(node: Node, *words: str, **values: Any) -> None:
+    values["image"] = {"repository": REPOSITORY, "tag": TAG}
+    node.helm(*words, "plane-webhook", CHART, "--namespace", NAMESPACE, "--values", "-", input=json.dumps(values))
 
 
 def wait_installed(node: Node) -> None:

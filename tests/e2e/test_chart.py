@@ -171,6 +171,7 @@ def test_lint_has_nothing_against_it() -> None:
 POD = "Deployment spec template spec"
 TOLERATION = {"key": "plane", "operator": "Exists", "effect": "NoSchedule"}
 PEER = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+SERVER = {"ipBlock": {"cidr": "192.0.2.10/32"}}
 ACCESS = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": OWN}}, "policyTypes": ["Ingress", "Egress"]}
 SPREAD = {"maxSkew": 1, "labelSelector": {"matchLabels": {"app.kubernetes.io/name": OWN}}}
 
@@ -236,11 +237,27 @@ VALUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     ),
     "network policy": (
-        {"networkPolicy": {"enabled": True, "metricsFrom": [PEER]}},
+        {"networkPolicy": {"enabled": True}},
         {
             "NetworkPolicy": {
                 **ACCESS,
-                "ingress": [{"ports": [{"port": "https"}]}, {"ports": [{"port": "metrics"}], "from": [PEER]}],
+                "ingress": [
+                    {"ports": [{"port": "https"}]},
+                    {"ports": [{"port": "metrics"}], "from": [{"namespaceSelector": {}}]},
+                ],
+                "egress": [],
+            }
+        },
+    ),
+    "network policy for some": (
+        {"networkPolicy": {"enabled": True, "httpsFrom": [SERVER], "metricsFrom": [PEER]}},
+        {
+            "NetworkPolicy": {
+                **ACCESS,
+                "ingress": [
+                    {"ports": [{"port": "https"}], "from": [SERVER]},
+                    {"ports": [{"port": "metrics"}], "from": [PEER]},
+                ],
                 "egress": [],
             }
         },
@@ -348,6 +365,23 @@ def test_operate_is_told_of_the_secret_that_the_webhook_mounts_and_may_write_no_
     assert "--secret=mine" in container["args"]
     rules = objects["Role", "plane-webhook-operate"]["rules"]
     assert [each["resourceNames"] for each in rules if "secrets" in each["resources"]] == [["mine"]]
+
+
+def test_a_policy_lets_operate_reach_what_it_asks_and_be_reached_by_who_scrapes(tls: Path) -> None:
+    policy = {"enabled": True, "httpsFrom": [SERVER], "metricsFrom": [PEER], "apiServer": [SERVER]}
+    objects = rendered(tls, networkPolicy=policy, operate={"enabled": True})
+    own, replicas = ({"app.kubernetes.io/name": name} for name in ("plane-webhook-operate", OWN))
+    assert objects["NetworkPolicy", "plane-webhook-operate"]["spec"] == {
+        **ACCESS,
+        "podSelector": {"matchLabels": own},
+        "ingress": [{"ports": [{"port": "metrics"}], "from": [PEER]}],
+        "egress": [
+            {"ports": [{"port": 443}, {"port": 6443}], "to": [SERVER]},
+            {"ports": [{"port": 8443}], "to": [{"podSelector": {"matchLabels": replicas}}]},
+        ],
+    }
+    https, _ = objects["NetworkPolicy", OWN]["spec"]["ingress"]
+    assert https == {"ports": [{"port": "https"}], "from": [SERVER, {"podSelector": {"matchLabels": own}}]}
 
 
 def test_operate_is_scraped_too(tls: Path) -> None:

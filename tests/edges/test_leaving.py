@@ -49,6 +49,20 @@ def test_a_quiet_webhook_leaves_soon(cert_dir: Path, log: Path) -> None:
         assert QUICK["quiet_seconds"] < time.monotonic() - began < QUICK["quiet_seconds"] + 5
 
 
+def test_it_leaves_when_the_last_idle_connection_does_and_says_what_it_waited_for(cert_dir: Path, log: Path) -> None:
+    quiet = 3
+    with Webhook(cert_dir, log, **(QUICK | {"quiet_seconds": quiet, "drain_seconds": 30})) as webhook:
+        held = webhook.connect()
+        assert post(held, review())[2]
+        webhook.process.signal(signal.SIGTERM)
+        (line,) = wait_for(lambda: webhook.lines("still draining"), 15, "nobody else is waited for")
+        assert line["connections"] == 1
+        held.close()
+        began = time.monotonic()
+        assert webhook.ended(15) == 0
+        assert time.monotonic() - began < quiet - 1, "no review could come any more"
+
+
 def test_a_connection_that_is_never_given_back_is_waited_for_only_so_long(cert_dir: Path, log: Path) -> None:
     with Webhook(cert_dir, log, **(QUICK | {"drain_seconds": 1.2})) as webhook:
         held = webhook.connect()

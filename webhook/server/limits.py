@@ -41,8 +41,8 @@ class Limits:
     # server must be the one that waits longer, by more than any pause of either process.
     keep_alive_seconds: int = 120
 
-    # After SIGTERM: go when nobody has been connected for as long as it may take until every node has heard that
-    # this endpoint is gone (usually under a second or two), or until a readiness probe has failed three times (6 s).
+    # After SIGTERM: stay as long as it may take until every node has heard that this endpoint is gone (usually under a
+    # second or two), or until a readiness probe has failed three times (6 s); anew with each review that comes.
     quiet_seconds: float = 10
 
     # After SIGTERM at the latest: the 90 s after which the last connection that the API server pools has been used,

@@ -51,7 +51,7 @@ spec:
       resources:
         requests: {cpu: 50m, memory: 50Mi}
         limits:
-          cpu: 500m
+          cpu: {{ .root.Values.cpuLimit | quote }}
           {{- with .root.Values.memoryLimit }}
           memory: {{ . }}
           {{- end }}
@@ -77,7 +77,7 @@ spec:
       readinessProbe:
         httpGet: {path: /, port: 8000}
         failureThreshold: 30
-        periodSeconds: 10
+        periodSeconds: {{ .root.Values.readinessPeriod }}
       {{- end }}
       {{- if .root.Values.restricted }}
       securityContext:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lab.node import webhook as ours
 from lab.node.plane import API, INJECTED, WORKER
-from lab.packages import program
 from lab.process import wait_for
 from tests.e2e.test_doctor import run
 from webhook.cluster.api import Api
@@ -72,10 +70,9 @@ def test_a_proof_that_lies_is_no_proof_and_harms_nobody(release: Release, tmp_pa
 def test_a_port_that_the_api_server_can_not_reach_is_named(release: Release, tmp_path: Path) -> None:
     """No policy engine runs here, so the way is barred as a firewall does, and what is printed is taken."""
     node = release.node
-    inside = ["nsenter", f"--target={node._pid}", "--net", program("nft")]  # noqa: SLF001 - into its network
     rules = "add table inet barred; add chain inet barred out { type filter hook output priority 0; }; "
     rules += "add rule inet barred out tcp dport 8443 reject with tcp reset"
-    subprocess.run([*inside, rules], check=True)
+    node.inside("nft", rules)
     try:
         found = wait_for(
             lambda: {each.code: each for each in look(node).findings if each.kind == "problem"}, 150, "it is found"
@@ -87,6 +84,6 @@ def test_a_port_that_the_api_server_can_not_reach_is_named(release: Release, tmp
         assert "can't reach port 8443" in found["port-blocked"].wrong
         run(node, found["port-blocked"].fix, tmp_path)
     finally:
-        subprocess.run([*inside, "delete table inet barred"], check=True)
+        node.inside("nft", "delete table inet barred")
     wait_for(lambda: not problems(node), 60, "nothing is wrong any more")
     assert release.pod(API)
