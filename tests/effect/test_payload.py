@@ -213,19 +213,19 @@ TRANSITIONS: list[tuple[str, str, str, Any]] = [
     ("healthy", "passing", "troubled", True),
     ("healthy", "lasting", "troubled", True),
     ("healthy", "connected", "healthy", None),
-    ("healthy", "emptied", "healthy", None),
+    ("healthy", "over", "healthy", None),
     ("troubled", "passing", "troubled", False),
     ("troubled", "lasting", "troubled", True),  # that one is news
     ("troubled", "connected", "draining", None),
-    ("troubled", "emptied", "troubled", None),  # of what could it have been emptied
+    ("troubled", "over", "troubled", None),  # of what could it be over
     ("troubled for good", "passing", "troubled", False),
     ("troubled for good", "lasting", "troubled for good", False),
     ("troubled for good", "connected", "draining", None),
-    ("troubled for good", "emptied", "troubled for good", None),
+    ("troubled for good", "over", "troubled for good", None),
     ("draining", "passing", "troubled", False),
     ("draining", "lasting", "troubled for good", True),
     ("draining", "connected", "draining", None),
-    ("draining", "emptied", "healthy", (40, 3)),
+    ("draining", "over", "healthy", (40, 3, 40)),
 ]
 # The shortest way to each state, at 100 seconds of the clock, with three tasks kept.
 WAYS = {
@@ -239,11 +239,11 @@ WAYS = {
 def happen(its: Any, event: str, now: float) -> Any:
     if event in ("passing", "lasting"):
         return its.trouble(now, f"{event} trouble", event == "lasting")
-    return its.connected() if event == "connected" else its.emptied(now)
+    return its.connected(now) if event == "connected" else its.over(now)
 
 
 def test_every_state_meets_every_event() -> None:
-    events = {"passing", "lasting", "connected", "emptied"}
+    events = {"passing", "lasting", "connected", "over"}
     assert {(before, event) for before, event, _, _ in TRANSITIONS} == {(w, event) for w in WAYS for event in events}
     assert len(TRANSITIONS) == len(WAYS) * len(events)
 
@@ -278,8 +278,11 @@ def test_after_it_was_healthy_again_nothing_is_left_of_the_trouble(state: Module
     its = state.State()
     its.trouble(100, "one", lasting=True)
     its.kept = 3
-    its.connected()
-    assert its.emptied(105.5) == (5.5, 3)
+    assert its.draining(102) == 0
+    its.connected(102)
+    assert its.draining(104.5) == 2.5
+    assert its.over(105.5) == (5.5, 3, 3.5)
+    assert its.draining(106) == 0
     assert its.trouble(200, "two") is True
     assert its.says(201.26) == {"state": "troubled", "seconds": 1.3, "cause": "two", "kept": 0}
 

@@ -25,7 +25,7 @@ class Delivery:
         self.spool, self.left, self.unreachable = spool, None, ""
         self.batch = []  # (entry, Sent): what is on its way
         self.window, self.leads = 1, False
-        self.passed, self.full, self.pause = 0, set(), PAUSE[0]
+        self.passed, self.full, self.pause, self.began = 0, set(), PAUSE[0], 0.0
         self.struck, self.strikes = None, 0  # the entry for which the broker ended the connection, and how often
         self.owed = deque()  # what Redis has to hear before anything is sent again, or it would arrive twice
         self.rest = self.renew = self.adopted = 0.0
@@ -89,8 +89,10 @@ class Delivery:
             self.spool.adopt()
             self.adopted = now
         entries = self.spool.first(self.passed, self.window)
+        if not self.passed:
+            self.began = now
         if not entries:
-            return self._end_of_pass()
+            return self._end_of_pass(now)
         self.left = len(entries)
         lane = link.lane()
         for entry in entries:
@@ -98,6 +100,8 @@ class Delivery:
                 self.passed += 1
             else:
                 self.batch.append((entry, self._send(link, entry, lane)))
+        if not self.batch:  # all for queues that are full: on, to what is for others
+            self.window = min(self.window * 2, WINDOW)
         return 0 if all(sent.outcome is not None for _, sent in self.batch) else LEASE / 3
 
     def _send(self, link, entry, lane):
@@ -118,11 +122,11 @@ class Delivery:
         self.tell(lambda refused: self.spool.set_aside(*refused), (entry, reason))
         say("set aside, for the broker refuses it: %s: %s" % (entry.message, reason))
 
-    def _end_of_pass(self):
+    def _end_of_pass(self, now):
         if self.passed:
             self.passed, self.full = 0, set()
             wait, self.pause = self.pause, min(self.pause * 2, PAUSE[1])
-            return wait
+            return max(wait, now - self.began)  # a long queue is gone through at most half of the time
         self.left, self.pause = 0, PAUSE[0]
         self.leave()
         return POLL

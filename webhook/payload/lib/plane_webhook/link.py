@@ -7,6 +7,7 @@ Nothing here waits for longer than `timeout` seconds at a time, but for a peer t
 
 import select
 import socket
+import struct
 import threading
 import time
 from collections import OrderedDict
@@ -17,6 +18,10 @@ from amqp.serialization import loads
 from kombu.common import maybe_declare
 from kombu.transport import pyamqp
 
+# What py-amqp and a socket raise where a connection is gone; anything else comes from elsewhere, as a time limit does.
+BROKEN = (AMQPError, OSError, AttributeError)
+# What py-amqp raises beside FrameSyntaxError, before it writes, of a message that can't be put into frames.
+UNFIT = (struct.error, TypeError, ValueError, ArithmeticError, LookupError)
 CHANNELS = 10  # more publishes at a time than that share them
 HEARTBEAT = 10  # seconds: by them a connection that an alarm blocks is told from a dead one
 
@@ -172,11 +177,11 @@ class Link:
                 return
         try:
             lane.write(sent)
-        except FrameSyntaxError as error:  # nothing was written: it can't be put into a message
+        except FrameSyntaxError as error:
             sent.outcome = error
-        except (AMQPError, OSError, AttributeError):  # the last is what py-amqp raises where the connection is gone
+        except BROKEN:
             raise
-        except Exception as error:
+        except UNFIT as error:
             sent.outcome = error
 
     def _ask(self, lane, question):

@@ -71,10 +71,15 @@ def publisher_for(connection):
         and not _speaks_amqp(connection)
     ):
         return None
-    where = connection.as_uri(include_password=True), tuple(connection.alt)
+    where = _where(connection)
     with _lock:
         found = _publishers.get(where)
     return found or _make(connection, where)
+
+
+def _where(connection):
+    """The broker, or the list of brokers: of a list a connection's own address changes with the node that it is at."""
+    return tuple(connection.alt) or (connection.as_uri(include_password=True),)
 
 
 def _speaks_amqp(connection):
@@ -93,7 +98,7 @@ def _make(connection, where):
     spool, why = None, ""
     if asked["spool"] == "none":
         why = "publish.spool is none"
-    elif (own.as_uri(include_password=True), tuple(own.alt)) != where:
+    elif _where(own) != where:
         why = "it is for another broker than Celery's own"
     else:
         try:

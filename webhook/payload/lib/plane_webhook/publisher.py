@@ -24,13 +24,16 @@ from kombu.exceptions import OperationalError
 from . import name_of, say
 from .connector import Connector
 from .delivery import Delivery
-from .link import Unanswered
+from .link import BROKEN, Unanswered
 from .spool import LIVES, SpoolError
 from .state import State
 
 LOOK = 30.0  # seconds between two looks of a healthy process at the spool, for what others left there
 BEAT = 5.0  # seconds between two signs of life to the broker
 OWED = 600.0  # seconds: a confirmation that is owed for longer, on a connection that lives, will not come
+ORDER = (
+    10.0  # seconds, with a broker that is well, in which what is new waits behind all that is kept; then for none of it
+)
 AGAIN = 0.01  # seconds between two looks at a spool that was empty, and into which something was put meanwhile
 TELL = 2.0  # seconds between two notes of how much is kept
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
@@ -97,11 +100,11 @@ class Publisher:
         """Return when the message is confirmed or kept; raise what kept it from being either."""
         job = Job(message, retry, retry and self.spool is not None)
         running = self.start()
-        if self.state.healthy and self.io.acquire(blocking=False):
-            try:
-                self._drive(job)
-            finally:
-                self.io.release()
+        if self.state.healthy and not self.io.locked():
+            # Not acquire(blocking=False): a time limit that strikes right behind it would leave it locked for ever.
+            with self.io:
+                if self.state.healthy:
+                    self._drive(job)
             if job.outcome is True:
                 return
         with self.lock:
@@ -131,6 +134,7 @@ class Publisher:
             return
         try:
             self._send_one(job)
+            self._settle()  # it may be unfit, or what it needs be refused
             while self.link is link and job.answer is None and not link.blocked and not self.jobs:
                 left = end - time.monotonic()
                 if left <= 0:
@@ -141,11 +145,11 @@ class Publisher:
                     except socket.timeout:
                         break  # half a frame: the thread waits for the rest
                     self._settle()
-        except Exception as error:
+        except BROKEN as error:
             self._lose(error)
         except BaseException as error:  # a time limit of the task's that publishes, in the midst of a frame maybe
             self._abandon(job, error)
-            self._lose(error)
+            self._lose(error, trouble=False)
             raise
         if self.flying or self.jobs:
             self.wake()
@@ -195,8 +199,37 @@ class Publisher:
         elif not kept and answer is not None and answer is not LOST:
             if answer is not True:
                 raise answer
-        elif not kept:
+        elif not kept and not self._confirmed_after_all(job):
             raise self._error(why_not, doubt)
+
+    def _confirmed_after_all(self, job):
+        """What can't be kept has `timeout` to be confirmed in, on a connection that lives; raises what it is refused with."""
+        with self.lock:
+            link = self.link
+            # Twice: while the thread waits for Redis it takes in nothing.
+            if link is None or link.blocked or link.silent(time.monotonic()) > 2 * self.patience or self.state.lasting:
+                return False
+            job.outcome, job.keepable = None, False
+            job.done.clear()
+            if job.link is None or job.answer is LOST:  # not on its way any more
+                job.link = job.answer = None
+                self.jobs.append(job)
+            elif job.answer is not None:
+                job.outcome = job.answer
+        if job.outcome is None:
+            self.wake()
+            try:
+                job.done.wait(self.timeout)
+            except BaseException as error:
+                self._abandon(job, error)
+                raise
+        with self.lock:
+            if job.outcome is None:
+                job.outcome = KEEP  # nobody waits for it any more
+                return False
+        if job.outcome is not True:
+            raise job.outcome
+        return True
 
     def _error(self, why_not_kept="", doubt=False):
         """What a caller is told who is not told that all is well."""
@@ -314,8 +347,8 @@ class Publisher:
             elif owes is None or now - owes < self.patience:
                 link.answered()
                 with self.lock:
-                    self.state.connected()
-                    if self.spool is None:
+                    self.state.connected(now)
+                    if self.spool is None or self.state.draining(now) > ORDER:
                         self._recovered()
             elif link.silent(now) > 3 * self.timeout:
                 self._lose("no answer within %g s" % (3 * self.timeout))
@@ -403,8 +436,8 @@ class Publisher:
         self.look = 0.0
         self.wake()
 
-    def _lose(self, error):
-        """The link is gone; `error`: why, as an exception or as text."""
+    def _lose(self, error, trouble=True):
+        """The link is gone; `error`: why, as an exception or as text. `trouble`: by no doing of ours."""
         link, self.link = self.link, None
         if link is None:
             return
@@ -413,7 +446,9 @@ class Publisher:
             if job.sent is not None and job.sent.outcome is True:  # its confirmation was the last to come
                 self._answer(job, True)
         lost = [job for job in self.flying if job.link is link]
-        if lost or self.delivery is not None and self.delivery.batch:  # else nobody has noticed, nor need they
+        if trouble and (
+            lost or self.delivery is not None and self.delivery.batch
+        ):  # else nobody has noticed, nor need they
             with self.lock:
                 self._troubled(error if isinstance(error, str) else name_of(error))
         if self.delivery is not None:
@@ -514,9 +549,13 @@ class Publisher:
 
     def _recovered(self):
         now = time.monotonic()
-        over = self.state.emptied(now)
+        over = self.state.over(now)
         if over is not None:
-            say("the broker is well again after %.1f s; this process had kept %d tasks" % over)
+            lasted, kept, drained = over
+            said = "the broker is well again after %.1f s; this process had kept %d tasks" % (lasted, kept)
+            if self.spool is not None and drained > ORDER:
+                said += ". Some are still kept, after %g s of delivering: what comes now doesn't wait for them" % ORDER
+            say(said)
             self._tell(now)
 
     def _tell(self, now):

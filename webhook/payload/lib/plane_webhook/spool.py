@@ -13,6 +13,7 @@ Plane run one of his own (he can delete what is kept, or have it run again). One
 import base64
 import hashlib
 import os
+import queue
 import socket
 import threading
 import time
@@ -29,9 +30,10 @@ from . import here, name_of, say
 from .message import Message, octets
 
 DATABASE = 15  # the last one of a Redis as it comes; Plane uses 0
-WAIT = 1.0  # seconds for Redis to answer: a request waits for it
+WAIT = 0.5  # seconds for Redis to answer: a request waits for it, and has to be done within `patience` all the same
 LEASE = 5.0  # seconds that the right to deliver lasts without being renewed: what a killed process leaves behind
 LIVES = 10.0  # seconds that a process counts as alive after its last word
+IDLE = 5.0  # seconds after which a connection to Redis is not used again: it may have died without a word
 DENIED = 1.0  # seconds in which nobody asks a Redis again that did not answer
 
 # KEYS: queue, doubt, aside, bytes. ARGV: entry, most tasks, most bytes, who doubts (empty: goes to the end of the queue)
@@ -105,7 +107,13 @@ class Names:
         names = self
 
         class Limited(kind):
+            used = 0.0
+
             def connect(self):
+                """The pool calls this each time that it hands one out."""
+                last, self.used = self.used, time.monotonic()
+                if self.used - last > IDLE:
+                    self.disconnect()
                 # `_sock`: no public name tells whether it is connected. A socket's path has no host.
                 if getattr(self, "host", None) and not getattr(self, "_sock", None):
                     names.ask(self.host, self.port)
@@ -161,7 +169,7 @@ class Spool:
         options = {"ssl_cert_reqs": None} if url.startswith("rediss:") else {}  # as Plane's own client has it
         try:
             pool = BlockingConnectionPool.from_url(
-                url, max_connections=4, timeout=WAIT, socket_timeout=WAIT, socket_connect_timeout=WAIT, **options
+                url, max_connections=32, timeout=WAIT, socket_timeout=WAIT, socket_connect_timeout=WAIT, **options
             )
         except ValueError as error:
             raise SpoolError("REDIS_URL can't be used: %s" % type(error).__name__)
@@ -297,5 +305,7 @@ class Spool:
         try:
             return deed(self.redis)
         except (RedisError, OSError) as error:
+            if isinstance(error.__context__, queue.Empty):  # all connections are in use: no word about Redis
+                raise SpoolError("Redis: " + name_of(error))
             self.denied, self.why = time.monotonic() + DENIED, "Redis: " + name_of(error)
             raise SpoolError(self.why)

@@ -4,7 +4,7 @@
     troubled  tasks are kept; there is no connection that takes any
     draining  tasks are still kept, for those before them have to go first; a connection delivers them
 
-    healthy --trouble--> troubled --connected--> draining --emptied--> healthy
+    healthy --trouble--> troubled --connected--> draining --over--> healthy
                             ^----------trouble-------'
 
 Times are seconds of any clock that only goes forward. Whoever calls it holds a lock.
@@ -16,6 +16,7 @@ HEALTHY, TROUBLED, DRAINING = "healthy", "troubled", "draining"
 class State:
     def __init__(self):
         self.name, self.since, self.cause, self.lasting, self.kept = HEALTHY, None, "", False, 0
+        self.drains = None
 
     @property
     def healthy(self):
@@ -29,18 +30,25 @@ class State:
         self.name, self.cause, self.lasting = TROUBLED, cause, lasting
         return news
 
-    def connected(self):
+    def connected(self, now):
         """There is a connection again."""
         if self.name == TROUBLED:
-            self.name, self.lasting = DRAINING, False
+            self.name, self.lasting, self.drains = DRAINING, False, now
 
-    def emptied(self, now):
-        """All that was kept has been delivered. Returns for how long and how many, or None if it wasn't in trouble."""
+    def draining(self, now):
+        """For how long a connection has been delivering."""
+        return now - self.drains if self.name == DRAINING else 0
+
+    def over(self, now):
+        """All that was kept has been delivered, or is waited for no more.
+
+        Returns for how long it was in trouble, how many it kept and how long it delivered; None if it was in none.
+        """
         if self.name != DRAINING:
             return None
-        lasted, kept = now - self.since, self.kept
+        past = now - self.since, self.kept, now - self.drains
         self.__init__()
-        return lasted, kept
+        return past
 
     def says(self, now):
         """The state for `proof`: a dict of plain values."""
