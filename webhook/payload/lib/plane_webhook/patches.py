@@ -5,6 +5,7 @@
 
 import importlib
 import os
+import select
 import threading
 
 from . import name_of, say
@@ -30,6 +31,8 @@ def install(publish, redis_url, secret):
 
     if getattr(Producer.publish, "plane_webhook", False):
         return
+    if not hasattr(select, "poll"):  # eventlet takes it away
+        raise NotImplementedError("without select.poll nothing of ours works")
     _settings.update(publish=publish, redis_url=redis_url, secret=secret)
     original = Producer.publish
 

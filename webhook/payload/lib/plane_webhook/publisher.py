@@ -24,7 +24,7 @@ from kombu.exceptions import OperationalError
 from . import name_of, say
 from .connector import Connector
 from .delivery import Delivery
-from .link import BROKEN, Unanswered
+from .link import BROKEN, UNFIT, Unanswered
 from .spool import LIVES, SpoolError
 from .state import State
 
@@ -145,7 +145,7 @@ class Publisher:
                     except socket.timeout:
                         break  # half a frame: the thread waits for the rest
                     self._settle()
-        except BROKEN as error:
+        except BROKEN + UNFIT as error:  # the latter of frames that can't be read
             self._lose(error)
         except BaseException as error:  # a time limit of the task's that publishes, in the midst of a frame maybe
             self._abandon(job, error)
