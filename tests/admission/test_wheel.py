@@ -72,6 +72,7 @@ webhook/preview/templates.py
 webhook/server/__init__.py
 webhook/server/app.py
 webhook/server/certificate.py
+webhook/server/exchange.py
 webhook/server/lifecycle.py
 webhook/server/limits.py
 webhook/server/metrics.py
