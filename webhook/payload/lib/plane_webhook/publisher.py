@@ -446,9 +446,8 @@ class Publisher:
             if job.sent is not None and job.sent.outcome is True:  # its confirmation was the last to come
                 self._answer(job, True)
         lost = [job for job in self.flying if job.link is link]
-        if trouble and (
-            lost or self.delivery is not None and self.delivery.batch
-        ):  # else nobody has noticed, nor need they
+        noticed = lost or self.delivery is not None and self.delivery.batch
+        if trouble and noticed:
             with self.lock:
                 self._troubled(error if isinstance(error, str) else name_of(error))
         if self.delivery is not None:
@@ -553,7 +552,7 @@ class Publisher:
         if over is not None:
             lasted, kept, drained = over
             said = "the broker is well again after %.1f s; this process had kept %d tasks" % (lasted, kept)
-            if self.spool is not None and drained > ORDER:
+            if drained > ORDER and self.delivery is not None and self.delivery.left != 0:
                 said += ". Some are still kept, after %g s of delivering: what comes now doesn't wait for them" % ORDER
             say(said)
             self._tell(now)
