@@ -148,7 +148,8 @@ def _lost(record: Record | None) -> str:
     if record is None:
         return "."
     hung = f", {record['hung']} hung" if record["hung"] else ""
-    return f"{record['silent']}/{record['publishes']}{hung}"
+    aside = f", {record['aside']} set aside" if record.get("aside") else ""
+    return f"{record['silent']}/{record['publishes']}{aside}{hung}"
 
 
 def _figure(record: Record | None, key: str) -> str:

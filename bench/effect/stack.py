@@ -70,6 +70,7 @@ class Score:
 
     publishes: int = 0
     silent: int = 0
+    aside: int = 0  # answered 200, and set aside afterwards: the log names it, and it can be tried again
     errors: int = 0  # 5xx
     broken: int = 0  # no HTTP answer: the worker was killed
     hung: int = 0  # no answer in time
@@ -262,7 +263,10 @@ class Stack(Startable):
         for shot in self.shots:
             score.slowest = max(score.slowest, shot.seconds)
             if shot.status == http.HTTPStatus.OK:
-                score.silent += any(not arrived.get(each) for each in shot.ids)
+                missing = [each for each in shot.ids if not arrived.get(each)]
+                named = all(re.search(rf"set aside, .*\[{re.escape(each)}\]", log) for each in missing)
+                score.aside += bool(missing) and named
+                score.silent += bool(missing) and not named
             elif shot.status == -1:
                 score.hung += 1
             elif shot.status == 0:

@@ -58,6 +58,7 @@ webhook/payload/lib/plane_webhook/console.py
 webhook/payload/lib/plane_webhook/delivery.py
 webhook/payload/lib/plane_webhook/link.py
 webhook/payload/lib/plane_webhook/message.py
+webhook/payload/lib/plane_webhook/notes.py
 webhook/payload/lib/plane_webhook/patches.py
 webhook/payload/lib/plane_webhook/publisher.py
 webhook/payload/lib/plane_webhook/spool.py

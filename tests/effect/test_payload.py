@@ -195,12 +195,40 @@ def test_each_file_says_what_it_is_and_is_plain_text(path: str) -> None:
 
 @pytest.fixture(scope="module")
 def state() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("its_state", LIBRARY / "plane_webhook/state.py")
+    return module_of_the_payload("state")
+
+
+def module_of_the_payload(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"its_{name}", LIBRARY / f"plane_webhook/{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_what_processes_in_trouble_leave_does_not_pile_up(tmp_path: Path) -> None:
+    notes = module_of_the_payload("notes")
+    notes.FOLDER = str(tmp_path)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for name in (gone.pid, f"{gone.pid}.part", os.getppid()):
+        (tmp_path / str(name)).write_text("{}")
+    notes.leave({"state": "troubled"})
+    notes.sweep()
+    assert {path.name for path in tmp_path.iterdir()} == {str(os.getpid()), str(os.getppid())}
+    assert json.loads((tmp_path / str(os.getpid())).read_text()) == {"state": "troubled"}
+    notes.clear()
+    assert {path.name for path in tmp_path.iterdir()} == {str(os.getppid())}
+
+
+def test_where_there_is_no_folder_nothing_is_left(tmp_path: Path) -> None:
+    notes = module_of_the_payload("notes")
+    notes.FOLDER = str(tmp_path / "absent")
+    notes.sweep()
+    notes.leave({})
+    notes.clear()
+    assert not list(tmp_path.iterdir())
 
 
 def test_it_knows_no_broker_no_thread_and_no_clock() -> None:

@@ -90,9 +90,10 @@ class Client:
         *,
         install: str = "install()",
         spool: int = 0,
+        options: str = "",
         names: NameServer | None = None,
     ) -> None:
-        """`spool`: the port of Redis, where that isn't its own. `names` are asked where Redis is."""
+        """`spool`: the port of Redis, where not its own; `options` of its URL. `names` are asked where Redis is."""
         library = str(Path(payload.__file__).parent / "lib")
         own = f"mount --bind {names.resolv_conf} /etc/resolv.conf && exec " if names else "exec "
         argv = [
@@ -103,7 +104,7 @@ class Client:
             "-c",
             f"{BEGIN}\n{install}\n{text}",
             url,
-            f"redis://{'redis.lab' if names else '127.0.0.1'}:{spool or redis.port}/0",
+            f"redis://{'redis.lab' if names else '127.0.0.1'}:{spool or redis.port}/0{options}",
         ]
         env = {"PATH": os.environ["PATH"], "PYTHONPATH": library, "SECRET_KEY": SECRET, "HOSTNAME": "pod"}
         env["CERTIFICATE"] = os.environ.get("CERTIFICATE", "")
@@ -992,6 +993,60 @@ def test_the_message_is_what_celery_would_have_sent(
     assert found[0] == found[1] == found[2]
 
 
+def test_a_text_in_another_encoding_than_utf_8_stays_in_it(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    lines = """
+from kombu.serialization import register
+register("latin", lambda value: repr(value), eval, "application/x-latin", "latin-1")
+send("first", serializer="latin", kwargs={"x": "ä"})
+wait()
+"""
+    found = []
+    for install in ("", "install()"):
+        with Client(image, url(proxy), redis, lines, install=install) as client:
+            client.run()
+            found.append(taken(broker))
+    assert found[0] == found[1]
+
+
+# Celery's first protocol names a task in the body only.
+FIRST_PROTOCOL = "its.conf.task_protocol = 1\n"
+
+
+def test_a_task_of_celery_s_first_protocol_is_kept_as_any_other(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, FIRST_PROTOCOL + FIVE) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        assert sent(client.go_on())
+        proxy.heal()
+        wait_for(lambda: broker.queue_depth(QUEUE) == 6, 15, "all have arrived")
+        client.log()
+
+
+OWN_MANDATORY = """
+from kombu import Exchange
+def publish(name, mandatory):
+    with its.producer_pool.acquire() as producer:
+        producer.publish({}, headers={"task": "lab.task", "id": name}, exchange="amq.direct", routing_key="nowhere",
+                         mandatory=mandatory, retry=True)
+send("first")
+tell("asked", lambda: publish("asked", True))
+tell("not-asked", lambda: publish("not-asked", False))
+wait()
+"""
+
+
+def test_who_asks_himself_whether_a_queue_takes_it_is_told(image: images.Image, proxy: Proxy, redis: Redis) -> None:
+    with Client(image, url(proxy), redis, OWN_MANDATORY, install="install(mandatory=False)") as client:
+        told = client.run()
+    assert told["asked"][0] == "ChannelError"
+    assert told["not-asked"][0] == "sent"
+
+
 def taken(broker: Broker) -> str:
     wait_for(lambda: broker.queue_depth(QUEUE), 15, "it has arrived")
     assert broker.queue_depth(QUEUE) == 1
@@ -1074,6 +1129,8 @@ import uuid
 send("first")
 send("in-a-header", headers={"x": uuid.uuid4()})
 send("too-large-a-number", headers={"n": 2**70})
+send("too-long", queue="k" * 256)
+send("too-high", priority=300)
 send("last")
 wait()
 """
@@ -1089,6 +1146,32 @@ def test_a_message_that_can_not_be_put_into_frames_is_an_error_at_once_and_no_tr
     assert all(seconds < AT_ONCE for name, (_, seconds) in told.items() if name != "first")
     assert "in trouble" not in log
     assert arrive(broker, 2) == ["first", "last"]
+
+
+UNFIT_KEPT = """
+send("first")
+wait()
+send("too-high", priority=300)
+send("too-long", queue="k" * 256)
+send("in-a-header", headers={"x": object()})
+send("kept-0")
+wait()
+"""
+
+
+def test_what_can_not_be_put_into_frames_is_not_kept_either(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, UNFIT_KEPT) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        time.sleep(0.5)
+        told = client.go_on()
+        assert {name for name, (outcome, _) in told.items() if outcome == "sent"} == {"kept-0"}
+        proxy.heal()
+        assert arrive(broker, 2) == ["first", "kept-0"]
+        assert "set aside" not in client.log()
 
 
 # A spool that never becomes empty, as where more comes than one process can deliver.
@@ -1173,6 +1256,29 @@ def test_connections_to_redis_that_died_idle_are_not_used_again(
         proxy.cut()
         time.sleep(1)
         assert sent(client.go_on())
+
+
+def test_what_redis_url_says_of_waiting_and_reading_is_not_for_the_spool(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    options = "?socket_timeout=30&socket_connect_timeout=30&timeout=30&max_connections=1&decode_responses=True&db=3"
+    with Proxy(redis.port) as way:
+        with Client(image, url(proxy), redis, FIVE, spool=way.port, options=options) as client:
+            client.run()
+            proxy.door("refuse")
+            proxy.cut()
+            assert sent(client.go_on())
+            proxy.heal()
+            assert arrive(broker, 6) == ["first", *names(5)]
+            assert client.go_on()["last"][0] == "sent"
+        arrive(broker, 1)
+        with Client(image, url(proxy), redis, FIVE, spool=way.port, options=options) as client:
+            client.run()
+            way.flow(up=SWALLOW, down=SWALLOW, fresh=True)
+            proxy.door("refuse")
+            proxy.cut()
+            told = client.go_on()
+    assert all(seconds < WAIT + AT_ONCE for _, seconds in told.values())
 
 
 BACKLOG = """

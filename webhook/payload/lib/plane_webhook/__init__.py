@@ -7,6 +7,7 @@
     connector   how a link is made, while nobody waits for it
     message     a task's message as a value
     spool       where tasks are kept while the broker is in trouble: a list in Plane's Redis
+    notes       what a process in trouble leaves for `proof`
     console     the commands `proof` and `spool` in the container
 
 Python 3.8 and newer, Celery 5.4, kombu 5.3, py-amqp 5.1 and newer. Nothing here may show the arguments of a task, a

@@ -170,12 +170,12 @@ class Link:
         self._write(sent, self.lane())
 
     def _write(self, sent, lane):
-        for entity in sent.message.declare:
-            error = self._ask(lane, lambda: maybe_declare(entity, lane.channel))
-            if error is not None:
-                sent.outcome = error
-                return
         try:
+            for entity in sent.message.declare:
+                error = self._ask(lane, lambda: maybe_declare(entity, lane.channel))
+                if error is not None:
+                    sent.outcome = error
+                    return
             lane.write(sent)
         except FrameSyntaxError as error:
             sent.outcome = error

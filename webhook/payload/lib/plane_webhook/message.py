@@ -6,11 +6,13 @@ kombu itself makes it, by publishing to a channel that only keeps what it is giv
 
 import threading
 
+from amqp import Message as Content
 from amqp.serialization import dumps, loads
 from kombu import Exchange, Producer, Queue, binding
 
 _kept = threading.local()
 KINDS = {"Exchange": Exchange, "Queue": Queue}
+FORMATS = dict(Content.PROPERTIES)  # py-amqp's letter for the type of each property
 
 
 class Message:
@@ -32,8 +34,15 @@ class Message:
         return str(self.headers.get("id") or self.prepared["properties"].get("correlation_id") or "?")
 
     def __str__(self):
-        """For the log: never its arguments."""
-        return "%s[%s]" % (self.headers.get("task"), self.id)
+        """For the log: never its arguments, beside which a message of Celery's first protocol has the task's name."""
+        return "%s[%s]" % (self.headers.get("task") or "a task", self.id)
+
+    def check(self):
+        """Raises what py-amqp would when it writes the message, without a broker: one that can't be written is no task."""
+        content = dict(self.prepared, application_headers=self.headers, **self.prepared["properties"])
+        known = [(FORMATS[name], value) for name, value in content.items() if name in FORMATS and value is not None]
+        texts = [self.exchange, self.routing_key] + [entity.name for entity in self.declare]
+        dumps("".join(letter for letter, _ in known) + "s" * len(texts), [value for _, value in known] + texts)
 
     def send(self, channel):
         """Write it to a channel of kombu's."""
@@ -67,7 +76,7 @@ class _Recorder:
         self, body, priority=None, content_type=None, content_encoding=None, headers=None, properties=None
     ):
         self.prepared = dict(
-            body=octets(body),
+            body=body.encode(content_encoding or "utf-8") if isinstance(body, str) else bytes(body),
             priority=priority,
             content_type=content_type,
             content_encoding=content_encoding,
@@ -75,8 +84,8 @@ class _Recorder:
             properties=properties or {},
         )
 
-    def basic_publish(self, message, exchange="", routing_key="", **_):
-        self.exchange, self.routing_key = exchange, routing_key
+    def basic_publish(self, message, exchange="", routing_key="", mandatory=False, **_):
+        self.exchange, self.routing_key, self.mandatory = exchange, routing_key, mandatory
 
 
 def captured(publish, producer, body, args, kwargs, mandatory):
@@ -88,6 +97,7 @@ def captured(publish, producer, body, args, kwargs, mandatory):
     stand_in = _stand_in(producer.exchange, producer.routing_key, producer.serializer, producer.compression)
     publish(stand_in, body, *args, **kwargs)
     recorder = stand_in.channel
+    mandatory = bool(mandatory or recorder.mandatory)
     return Message(recorder.prepared, recorder.exchange, recorder.routing_key, mandatory, declare)
 
 

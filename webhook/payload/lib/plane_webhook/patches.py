@@ -15,7 +15,7 @@ TABLE = (
     (
         "kombu",
         "Producer.publish",
-        "a message with a task's header is published by the process's own publisher, with confirmation, or kept; "
+        "a message that is a task is published by the process's own publisher, with confirmation, or kept; "
         "every other message goes as kombu has it",
         "nothing is replaced, nothing of ours is in effect, and the log says so",
     ),
@@ -37,8 +37,7 @@ def install(publish, redis_url, secret):
     original = Producer.publish
 
     def publish_task(self, body, *args, **kwargs):
-        headers = kwargs.get("headers")
-        publisher = publisher_for(self.connection) if headers and "task" in headers else None
+        publisher = publisher_for(self.connection) if _is_task(body, kwargs.get("headers")) else None
         if publisher is None:
             return original(self, body, *args, **kwargs)
         from celery import current_app
@@ -64,6 +63,13 @@ def replaced():
             where = getattr(where, part, None)
         found["%s.%s" % (module, name)] = hasattr(where, "plane_webhook")
     return found
+
+
+def _is_task(body, headers):
+    """Celery's second protocol names it in a header, the first in the body."""
+    if headers and "task" in headers:
+        return True
+    return isinstance(body, dict) and "task" in body and "id" in body and "args" in body
 
 
 def publisher_for(connection):

@@ -9,7 +9,6 @@ Two locks: `io` is held by whoever uses the connection; `lock` guards what both 
 held while anybody waits for the broker or for Redis.
 """
 
-import json
 import os
 import select
 import socket
@@ -21,7 +20,7 @@ from weakref import WeakSet
 from amqp.exceptions import AMQPNotImplementedError, InvalidCommand, MessageNacked
 from kombu.exceptions import OperationalError
 
-from . import name_of, say
+from . import name_of, notes, say
 from .connector import Connector
 from .delivery import Delivery
 from .link import BROKEN, UNFIT, Unanswered
@@ -37,7 +36,6 @@ ORDER = (
 AGAIN = 0.01  # seconds between two looks at a spool that was empty, and into which something was put meanwhile
 TELL = 2.0  # seconds between two notes of how much is kept
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
-STATES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "state")
 
 KEEP = OperationalError("the broker is in trouble")  # an outcome: the caller is to put it into the spool
 LOST = OperationalError("the connection is gone")  # an answer: none can come any more
@@ -155,18 +153,22 @@ class Publisher:
             self.wake()
 
     def _wait(self, job):
-        try:
-            job.done.wait(max(job.begun + self.patience - time.monotonic(), 0))
-            if job.outcome is None and not job.keepable:
-                job.done.wait(self.timeout)
-        except BaseException as error:  # a time limit of the task's that publishes
-            self._abandon(job, error)
-            raise
+        self._hear(job, max(job.begun + self.patience - time.monotonic(), 0))
+        if job.outcome is None and not job.keepable:
+            self._hear(job, self.timeout)
         with self.lock:
             if job.outcome is None:
                 self._troubled("no confirmation within %g s" % self.patience)
             if job.outcome is None:
                 job.outcome = self._error(doubt=job.link is not None)
+
+    def _hear(self, job, seconds):
+        """Wait for its outcome."""
+        try:
+            job.done.wait(seconds)
+        except BaseException as error:  # a time limit of the task's that publishes
+            self._abandon(job, error)
+            raise
 
     def _abandon(self, job, error):
         """Its caller is gone, and nobody wants it kept."""
@@ -182,6 +184,7 @@ class Publisher:
             with self.lock:
                 answer, doubt = job.answer, job.link is not None and job.answer is None
             if answer is None or answer is LOST:
+                job.message.check()  # here is nobody to refuse what can't be written
                 self.spool.put(job.message, doubt)
                 kept = True
         except SpoolError as error:
@@ -218,11 +221,7 @@ class Publisher:
                 job.outcome = job.answer
         if job.outcome is None:
             self.wake()
-            try:
-                job.done.wait(self.timeout)
-            except BaseException as error:
-                self._abandon(job, error)
-                raise
+            self._hear(job, self.timeout)
         with self.lock:
             if job.outcome is None:
                 job.outcome = KEEP  # nobody waits for it any more
@@ -527,6 +526,7 @@ class Publisher:
             else:
                 then = "tasks are kept until it is over"
             say("the broker is in trouble: %s; %s" % (cause, then))
+            notes.sweep()
             self._tell(now)
             self.wake()
         for job in list(self.jobs) + self.flying:
@@ -555,15 +555,9 @@ class Publisher:
             if drained > ORDER and self.delivery is not None and self.delivery.left != 0:
                 said += ". Some are still kept, after %g s of delivering: what comes now doesn't wait for them" % ORDER
             say(said)
-            self._tell(now)
+            notes.clear()
 
     def _tell(self, now):
         """Leave the state where `proof` finds it."""
         self.told = now
-        path = os.path.join(STATES, str(os.getpid()))
-        try:
-            with open(path + ".part", "w") as file:
-                json.dump(dict(self.state.says(now), at=round(time.time(), 1)), file)
-            os.replace(path + ".part", path)
-        except OSError:
-            pass
+        notes.leave(dict(self.state.says(now), at=round(time.time(), 1)))

@@ -23,6 +23,7 @@ from amqp.serialization import dumps, loads
 try:
     from cryptography.fernet import Fernet, InvalidToken
     from redis import BlockingConnectionPool, ConnectionError, Redis, RedisError
+    from redis.connection import parse_url
 except ImportError:  # Plane's image has both
     Fernet = None
 
@@ -34,6 +35,17 @@ WAIT = 0.5  # seconds for Redis to answer: a request waits for it, and has to be
 LEASE = 5.0  # seconds that the right to deliver lasts without being renewed: what a killed process leaves behind
 LIVES = 10.0  # seconds that a process counts as alive after its last word
 IDLE = 5.0  # seconds after which a connection to Redis is not used again: it may have died without a word
+# What a REDIS_URL may say of the client's waiting and reading is meant for Plane's cache, not for this.
+OURS = dict(
+    db=DATABASE,
+    max_connections=32,
+    timeout=WAIT,
+    socket_timeout=WAIT,
+    socket_connect_timeout=WAIT,
+    retry_on_timeout=False,
+    retry_on_error=[],
+    decode_responses=False,
+)
 DENIED = 1.0  # seconds in which nobody asks a Redis again that did not answer
 
 # KEYS: queue, doubt, aside, bytes. ARGV: entry, most tasks, most bytes, who doubts (empty: goes to the end of the queue)
@@ -168,12 +180,10 @@ class Spool:
         self.alive = prefix + "alive:"
         options = {"ssl_cert_reqs": None} if url.startswith("rediss:") else {}  # as Plane's own client has it
         try:
-            pool = BlockingConnectionPool.from_url(
-                url, max_connections=32, timeout=WAIT, socket_timeout=WAIT, socket_connect_timeout=WAIT, **options
-            )
+            options.update(parse_url(url))
         except ValueError as error:
             raise SpoolError("REDIS_URL can't be used: %s" % type(error).__name__)
-        pool.connection_kwargs["db"] = DATABASE
+        pool = BlockingConnectionPool(**dict(options, **OURS))
         pool.connection_class = Names().limited(pool.connection_class)
         self.redis, self.tasks, self.size = Redis(connection_pool=pool), tasks, size
         self.denied, self.why = 0.0, ""
