@@ -124,12 +124,14 @@ class Ran:
 
 
 def code(folder: Path, *, entrypoint: str = ENTRYPOINT, gunicorn: str = "#!/usr/local/bin/python") -> Path:
-    """Make a /code folder in which the entrypoint starts a stand-in for gunicorn; return its path.
+    """Make a /code folder like Plane's in which the entrypoint starts a stand-in for gunicorn; return its path.
 
     `gunicorn` is how its program begins: its first line, or lines if it isn't Python.
     """
     (folder / "bin").mkdir(parents=True)
     (folder / "programs").mkdir()
+    (folder / "plane/settings").mkdir(parents=True)
+    (folder / "plane/settings/production.py").touch()
     (folder / "show.py").write_text(SHOW)
     script(folder / "bin/docker-entrypoint-api.sh", entrypoint)
     script(folder / "programs/gunicorn", f"{gunicorn}\n{SHOW}")

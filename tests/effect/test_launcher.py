@@ -25,6 +25,7 @@ from lab.packages import program
 from tests.effect.injected import (
     ASKED_LIMITS,
     DEFAULTS,
+    ENTRYPOINT,
     EXPORTS,
     GUARD,
     OVERLAY,
@@ -178,6 +179,30 @@ def test_the_users_own_settings_module_and_python_path_come_first(small: Image, 
     after = run(small, inject(pod(env=env)), shell=shell).shown["env"]
     assert after["PLANE_WEBHOOK_BASE_SETTINGS"] == "plane.settings.mine"
     assert after["PYTHONPATH"] == f"/mine:/too:{MOUNT_PATH}/lib"
+
+
+# In a folder without plane.settings.production. A fork that renamed its package has the entrypoint's name still.
+ANOTHER_APP = {
+    "nothing said": ({}, "", "there is no plane.settings.production here, and DJANGO_SETTINGS_MODULE names no other"),
+    "its settings are named": ({"DJANGO_SETTINGS_MODULE": "fork.settings"}, "", ""),
+    "Plane is on PYTHONPATH": ({"PYTHONPATH": "/nowhere:/code/elsewhere"}, "", ""),
+    "gunicorn goes to another folder": ({}, " --chdir elsewhere", ""),
+    "gunicorn goes there by a variable": ({"GUNICORN_CMD_ARGS": "--chdir=elsewhere"}, "", ""),
+}
+
+
+@every_shell
+@pytest.mark.parametrize("how", ANOTHER_APP)
+def test_an_application_that_is_not_plane_runs_as_it_was(image: Image, shell: Shell, how: str, tmp_path: Path) -> None:
+    env, option, says = ANOTHER_APP[how]
+    folder = code(tmp_path / "code", entrypoint=ENTRYPOINT.replace("gunicorn", f"gunicorn{option}"))
+    (folder / "elsewhere").mkdir()
+    (folder / "plane").rename(folder / "elsewhere/plane")
+    plain, ours = (run(with_code(image, folder), each, shell=shell) for each in (pod(env=env), inject(pod(env=env))))
+    if says:
+        assert_as_it_was(plain, ours, says)
+    else:
+        assert (len(ours.in_effect), ours.loud) == (1, [])
 
 
 @every_shell

@@ -54,7 +54,8 @@ every_shell = pytest.mark.parametrize("shell", SHELLS)
 
 PYTHON = "/usr/local/bin/python"
 KEY = "s3cret of the lab" * 3  # SECRET_KEY
-API, CONSUMER = "docker-entrypoint-api.sh", "docker-entrypoint-webhook-consumer.sh"
+API, ENTERPRISE = "docker-entrypoint-api.sh", "docker-entrypoint-api-ee.sh"
+CONSUMER = "docker-entrypoint-webhook-consumer.sh"
 ODD_VARIABLES = {"LINES": "one\n'two'\n", "a.b": 'it\'s\n$(x) `y` \\ "z"', "some-name": "", "odd'name\"": "x=y"}
 OVERLAID = {
     "DJANGO_SETTINGS_MODULE": "plane_webhook_settings",
@@ -153,6 +154,8 @@ TAKEN_UP = (
     (API, "exec python manage.py register_instance 'a  b' '*'", "register_instance"),
     (API, "exec python3 /code/manage.py register_instance", "register_instance"),
     (API, "exec ./manage.py register_instance", "register_instance"),
+    (API, "exec python manage.py register_instance_ee 'a  b'", "register_instance_ee"),
+    (API, "cd /; exec python code/manage.py startup commercial", "startup"),
     (CONSUMER, "exec python manage.py run_webhook_consumer --queue x", "run_webhook_consumer"),
     (CONSUMER, "python manage.py wait_for_db >/dev/null; python ./manage.py register_instance", "register_instance"),
 )
@@ -327,7 +330,7 @@ def test_the_commands_that_are_left_alone_are_the_same_everywhere() -> None:
 
 @contextmanager
 def starting(
-    image: Image, broker: Broker, *, injected: bool, redis: Redis | None, door: Any = "refuse"
+    image: Image, broker: Broker, *, injected: bool, redis: Redis | None, door: Any = "refuse", entrypoint: str = API
 ) -> Iterator[Any]:
     """Start the API, which registers itself; yield it, its port and the proxy that is its broker's door."""
     port = free_port()
@@ -336,7 +339,7 @@ def starting(
     with Proxy(broker.port) as proxy:
         proxy.door(door)
         variables["AMQP_URL"] = f"amqp://guest:guest@127.0.0.1:{proxy.port}//"
-        what = pod(f"./bin/{API}", map_name="vars")
+        what = pod(f"./bin/{entrypoint}", map_name="vars")
         what = inject(what) if injected else what
         with Container.from_pod(what, image=image, config_maps={"vars": variables}) as container:
             yield container, port, proxy
@@ -351,18 +354,19 @@ def seconds_of_register_instance(container: Container) -> float:
 
 
 @lab
+@pytest.mark.parametrize(("entrypoint", "command"), [(API, "register_instance"), (ENTERPRISE, "startup")])
 def test_without_a_broker_the_api_starts_and_what_was_kept_is_delivered_later(
-    image: Image, broker: Broker, redis: Redis
+    image: Image, broker: Broker, redis: Redis, entrypoint: str, command: str
 ) -> None:
     broker.take()
-    with starting(image, broker, injected=False, redis=redis) as (container, *_):
+    with starting(image, broker, injected=False, redis=redis, entrypoint=entrypoint) as (container, *_):
         upstream = seconds_of_register_instance(container)
         assert container.wait() == 1  # Plane's crash loop
-    with starting(image, broker, injected=True, redis=redis) as (container, port, proxy):
+    with starting(image, broker, injected=True, redis=redis, entrypoint=entrypoint) as (container, port, proxy):
         ours = seconds_of_register_instance(container)
-        print(f"register_instance without a broker, s: upstream {upstream:.2f} and fails, ours {ours:.2f} and goes on")
+        print(f"{command} without a broker, s: upstream {upstream:.2f} and fails, ours {ours:.2f} and goes on")
         container.wait_ready(port)
-        assert "in effect for manage.py register_instance: " in container.stderr
+        assert f"in effect for manage.py {command}: " in container.stderr
         assert "NOT IN EFFECT" not in container.stderr
         spool = json.loads(container.exec([f"{MOUNT_PATH}/spool"]).stdout)
         assert spool["waiting"] == 1

@@ -197,7 +197,7 @@ def check(
     overlay = library / "plane_webhook_settings.py"
     (folder / "settings.json").write_text(text)
     run = subprocess.run(
-        [python, "-S", overlay, program],
+        [python, "-S", overlay, program, "."],
         env={
             "PYTHONPATH": str(library),
             "DJANGO_SETTINGS_MODULE": "plane_webhook_settings",

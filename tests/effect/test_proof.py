@@ -139,6 +139,24 @@ def test_in_effect_it_agrees_row_by_row(image: Image, shell: Shell) -> None:
     assert len(report["settings"]) == 64
 
 
+GUNICORN = (
+    *("gunicorn", "--bind", "localhost:$(PORT)", "-w", "1", "-k", "uvicorn.workers.UvicornWorker"),
+    "plane.asgi:application",
+)
+
+
+@pytest.mark.parametrize("before", [(), ("./bin/tini", "--")], ids=["alone", "behind a parent that waits"])
+def test_gunicorn_itself_is_looked_at_and_its_application_is_no_address(
+    image: Image, tmp_path: Path, before: tuple[str, ...]
+) -> None:
+    files = {"bin/tini": '#!/bin/bash\nshift\n"$@" &\nwait\n'}
+    what = inject(api(*before, *GUNICORN, image="makeplane/plane-backend:v1"))
+    with serving(replace(image, code=code(tmp_path / "code", files)), what) as (container, _):
+        report = prove(container, code=0)
+        assert loud(container) == []
+    assert ({each["pid"] for each in report["processes"]} & {1} == set()) == bool(before)
+
+
 def test_an_entrypoint_that_leaves_root_is_looked_into_all_the_same(image: Image, tmp_path: Path) -> None:
     drop = 'if [ "$(id -u)" = 0 ]; then exec setpriv --reuid 65534 --regid 65534 --clear-groups "$0" "$@"; fi\n'
     entrypoint = (images.PLANE / "bin/docker-entrypoint-api.sh").read_text().replace("set -e\n", "set -e\n" + drop, 1)

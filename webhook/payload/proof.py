@@ -36,9 +36,11 @@ def ancestor(pid):
 def program_of(argv, workload):
     """A process's program and where in argv it stands: gunicorn, celery and, in a consumer, a manage.py command; else None.
 
-    An interpreter with its options and the program's path, or the title that setproctitle leaves.
+    An interpreter with its options and the program's path, or the title that setproctitle leaves. Not what only starts
+    such a process and waits for it, as `tini -- gunicorn` does.
     """
-    for at, word in enumerate(argv[:6]):
+    interpreted = os.path.basename(argv[0] if argv else "").startswith(("python", "pypy"))
+    for at, word in enumerate(argv[: 6 if interpreted else 1]):
         name = os.path.basename(word).split(":")[0]
         if name in ("gunicorn", "celery"):
             return name, at
@@ -88,8 +90,10 @@ def last(argv, option):
 def package(program, argv):
     """The package whose import makes the Celery app: of `plane.asgi:application` or `-A plane`."""
     for word, after in zip(argv, argv[1:] + [""]):
-        if program == "gunicorn" and ":" in word and word.split(":")[0].replace(".", "").isidentifier():
-            return word.split(":")[0].split(".")[0]
+        module, _, name = word.partition(":")
+        # `localhost:8000` and `unix:/run/plane.sock` are addresses; an application's factory is written with brackets.
+        if program == "gunicorn" and module.replace(".", "").isidentifier() and name.split("(")[0].isidentifier():
+            return module.split(".")[0]
         if program == "celery" and word in ("-A", "--app"):
             return after.split(":")[0].split(".")[0]
     return "plane"

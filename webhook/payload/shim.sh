@@ -14,19 +14,20 @@ plane_webhook_environment() {
 # $1: the real program, the rest: its arguments. Prints the arguments to add; fails where the overlay can't be in effect.
 plane_webhook_ask() (
     set +eu
-    name=${1##*/}
+    name=${1##*/} folder=.
     case ${0##*/} in
-        python*) name="manage.py $3" line=python ;;
+        python*) name="manage.py $3" folder=${2%manage.py} line=python ;;
         *) if [ -r "$1" ]; then { IFS= read -r line; IFS= read -r next; } <"$1"; fi ;;
     esac
     # Asked is the interpreter that will run the real program: it has to find and understand our module.
     # -S: no site module, so no sitecustomize (tracing agents bring one), and a quick start.
-    ask() { "$@" -S /plane-webhook/lib/plane_webhook_settings.py "$name" </dev/null 2>&1; }
+    ask() { "$@" -S /plane-webhook/lib/plane_webhook_settings.py "$name" "$folder" </dev/null 2>&1; }
     case "$name $* ${GUNICORN_CMD_ARGS-} " in
         'manage.py '*' --settings'[\ =]*) line=option ;;
         'manage.py '*) ;;
         *DJANGO_SETTINGS_MODULE=*) line=option ;;
     esac
+    case "$* ${GUNICORN_CMD_ARGS-} " in *' --chdir'[\ =]* | *' --workdir'[\ =]*) folder=- ;; esac
     plane_webhook_environment
     case $line in
         option) answer='an option names another DJANGO_SETTINGS_MODULE'; false ;;
@@ -68,7 +69,8 @@ plane_webhook_wanted() {
         '' | -* | *[!A-Za-z0-9_-]*) return 1 ;;  # no command's name
         # They publish nothing, and every entrypoint has some of them before what it is for: a start should not wait for us.
         migrate | wait_for_db | wait_for_migrations | collectstatic | check) return 1 ;;
-        register_instance) return 0 ;;  # the one command before the API's gunicorn that publishes
+        # Before the API's gunicorn: community's, enterprise's of older releases, and of newer ones, which calls either.
+        register_instance | register_instance_ee | startup) return 0 ;;
     esac
     { read -r plane_webhook </plane-webhook/settings.json; } 2>/dev/null || return 0  # then the question is answered with why
     case $plane_webhook in *'"workload": "api"'*) return 1 ;; esac

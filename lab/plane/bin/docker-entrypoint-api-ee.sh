@@ -8,7 +8,7 @@ export SKIP_ENV_VAR=1
 python manage.py check
 
 # Publishes a task: without a broker the container ends here, and is started again. A test that has none skips it.
-[ -n "$INSTANCE_IS_REGISTERED" ] || python manage.py register_instance
+[ -n "$INSTANCE_IS_REGISTERED" ] || python manage.py startup commercial --machine-signature lab
 # FLUSHDB of REDIS_URL's database, at every start. There are containers in the lab without a Redis.
 [ -z "$REDIS_URL" ] || python manage.py clear_cache
 

@@ -18,11 +18,14 @@ from plane_webhook.asked import LIMITS as limits
 from plane_webhook.asked import asked, no_amqp, overrides, read
 
 
+DEFAULT = "plane.settings.production"  # what Plane's own code takes where DJANGO_SETTINGS_MODULE is not set
+
+
 def overlay():
     """Everything upper-case of Plane's settings module, then what was asked for."""
     import importlib
 
-    name = os.environ.get("PLANE_WEBHOOK_BASE_SETTINGS") or "plane.settings.production"
+    name = os.environ.get("PLANE_WEBHOOK_BASE_SETTINGS") or DEFAULT
     package = name.partition(".")[0]
     if package != name and package not in sys.modules:
         # Settings are wanted before Plane's package is imported (tracing agents do that). Its import wants them too, and
@@ -54,12 +57,29 @@ def overlay():
     return dict(base, **new)
 
 
-def check(program):
-    """The lines for the log and the arguments to add. Raises ValueError with the reason why it can't be in effect."""
+def elsewhere(folder):
+    """Whether this is another application, which names its settings in its own code and has no module by Plane's name.
+
+    `folder` is where the program looks first; `-`: nobody can tell from here where that is.
+    """
+    if folder == "-" or os.environ.get("PLANE_WEBHOOK_BASE_SETTINGS") != DEFAULT:
+        return False
+    places = [folder or "."] + os.environ.get("PYTHONPATH", "").split(os.pathsep) + sys.path[1:]
+    ends = [os.path.join("plane", "settings", "production" + end) for end in (".py", ".pyc", "")]
+    return not any(os.path.exists(os.path.join(place, end)) for place in places for end in ends)
+
+
+def check(program, folder):
+    """The lines for the log and the arguments to add. Raises ValueError with the reason why it can't be in effect.
+
+    `folder`: where the program looks for modules first.
+    """
     if sys.version_info < (3, 8):
         raise ValueError("its Python is older than 3.8")
     if sys.flags.ignore_environment or os.environ.get("PYTHONPATH", "").split(os.pathsep)[-1] != library:
         raise ValueError("its Python does not take the environment that it is given")
+    if elsewhere(folder):
+        raise ValueError("there is no %s here, and DJANGO_SETTINGS_MODULE names no other" % DEFAULT)
     if no_amqp(os.environ):
         raise ValueError(no_amqp(os.environ))
     settings = asked()
@@ -73,7 +93,7 @@ def check(program):
 
 def main():
     try:
-        lines, add = check(sys.argv[1])
+        lines, add = check(*sys.argv[1:])
         text, status = "".join("plane-webhook: %s\n" % each for each in lines), 0
         text += " ".join(["plane-webhook-add"] + add)
     except ValueError as error:
