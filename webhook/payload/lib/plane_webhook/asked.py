@@ -28,18 +28,14 @@ def decode(text):
             strict, memo, object_hook, object_pairs_hook, parse_constant = True, {}, None, None, None
             parse_float, parse_int = float, int
 
-        scan = make_scanner(plain)
-    except Exception:  # a Python that has none, or one that wants more
-        from json import loads
+        value, end = make_scanner(plain)(text.strip(), 0)
+        if end == len(text.strip()):
+            return value
+    except Exception:  # a Python that has no such thing or wants more of it; or this is no JSON
+        pass
+    from json import loads
 
-        return loads(text)
-    try:
-        value, end = scan(text.strip(), 0)
-    except StopIteration:
-        raise ValueError("no JSON")
-    if end != len(text.strip()):
-        raise ValueError("more than one value")
-    return value
+    return loads(text)
 
 
 def asked():

@@ -4,17 +4,21 @@ One process of all that share the spool does it at a time. A message that the br
 holds up those behind it; one that its queue refuses for now waits with those for the same queue, and the others go on.
 """
 
+import socket
+import time
 from collections import deque
 
-from amqp.exceptions import IrrecoverableConnectionError, MessageNacked
+from amqp.exceptions import IrrecoverableConnectionError
 
 from . import name_of, say
-from .link import Unanswered
+from .link import Unanswered, for_now
 from .spool import LEASE, LIVES, SpoolError
 
 WINDOW = 64  # messages that may be unconfirmed at a time; the first one after a connect goes alone
 POLL = 0.2  # seconds between two looks while another process delivers
 PAUSE = 0.2, 1.0  # seconds before a full queue is tried again: the first time, and at most
+LARGE = 1 << 20  # bytes of the entries that are fetched at a time: of larger ones there are fewer
+HUNG = 60.0  # seconds, at most, in which nothing more is sent to a queue that hangs
 STRIKES = 3  # times that the broker may end the connection for one message before that is set aside
 
 
@@ -26,6 +30,7 @@ class Delivery:
         self.batch = []  # (entry, Sent): what is on its way
         self.window, self.leads = 1, False
         self.passed, self.full, self.pause, self.began = 0, set(), PAUSE[0], 0.0
+        self.hung = {}  # by route: until when it rests, and for how long the next time
         self.struck, self.strikes = None, 0  # the entry for which the broker ended the connection, and how often
         self.owed = deque()  # what Redis has to hear before anything is sent again, or it would arrive twice
         self.rest = self.renew = self.adopted = 0.0
@@ -96,7 +101,8 @@ class Delivery:
         self.left = len(entries)
         lane = link.lane()
         for entry in entries:
-            if self._route(entry) in self.full:
+            route = self._route(entry)
+            if route in self.full or now < self.hung.get(route, (0, 0))[0]:
                 self.passed += 1
             else:
                 self.batch.append((entry, self._send(link, entry, lane)))
@@ -110,6 +116,15 @@ class Delivery:
         except IrrecoverableConnectionError as error:  # in answer to what it wants declared
             self._strike(entry, error)
             raise
+        except socket.timeout:  # of the same
+            self._rest(entry)
+            raise
+
+    def _rest(self, entry):
+        """No answer came for this one, which was alone. A dead connection is enough of a reason once, and not each time."""
+        route, now = self._route(entry), time.monotonic()
+        pause = self.hung.get(route, (0, 0.0))[1]
+        self.hung[route] = now + pause, min(max(4 * pause, 1.0), HUNG)
 
     def _strike(self, entry, error):
         """The broker ended the connection for this one; if it always does, nothing behind it would ever go."""
@@ -137,11 +152,18 @@ class Delivery:
         confirmed = [entry for entry, sent in batch if sent.outcome is True]
         if confirmed:
             self.tell(self.spool.done, [entry.token for entry in confirmed])
-        self.window = min(self.window * 2, WINDOW) if len(confirmed) == len(batch) else 1
+            for entry in confirmed:
+                self.hung.pop(self._route(entry), None)
+        if len(confirmed) < len(batch):
+            self.window = 1
+        elif sum(len(entry.token) for entry in confirmed) < LARGE:
+            self.window = min(self.window * 2, WINDOW)
+        else:
+            self.window = max(self.window // 2, 1)
         for entry, sent in batch:
             if sent.outcome is True or isinstance(sent.outcome, Unanswered):
                 continue
-            if isinstance(sent.outcome, MessageNacked):
+            if for_now(sent.outcome):
                 self.full.add(self._route(entry))
                 self.passed += 1
             elif sent.may_be_declared_anew():
@@ -163,8 +185,11 @@ class Delivery:
         confirmed = [entry.token for entry, sent in self.batch if sent.outcome is True]
         if confirmed:
             self.tell(self.spool.done, confirmed)
-        if len(self.batch) == 1 and not confirmed and isinstance(error, IrrecoverableConnectionError):
-            self._strike(self.batch[0][0], error)
+        if len(self.batch) == 1 and not confirmed:
+            if isinstance(error, IrrecoverableConnectionError):
+                self._strike(self.batch[0][0], error)
+            elif isinstance(error, (str, socket.timeout)):  # silence
+                self._rest(self.batch[0][0])
         self.batch, self.window, self.rest, self.passed = [], 1, 0.0, 0
 
     def leave(self):

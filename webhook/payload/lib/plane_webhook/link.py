@@ -11,9 +11,10 @@ import struct
 import threading
 import time
 from collections import OrderedDict
+from contextlib import contextmanager
 
 from amqp import spec
-from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, MessageNacked, error_for_code
+from amqp.exceptions import AMQPError, ChannelError, FrameSyntaxError, MessageNacked, NotFound, error_for_code
 from amqp.serialization import loads
 from kombu.common import maybe_declare
 from kombu.transport import pyamqp
@@ -24,6 +25,11 @@ BROKEN = (AMQPError, OSError, AttributeError)
 UNFIT = (struct.error, TypeError, ValueError, ArithmeticError, LookupError)
 CHANNELS = 10  # more publishes at a time than that share them
 HEARTBEAT = 10  # seconds: by them a connection that an alarm blocks is told from a dead one
+
+
+def for_now(error):
+    """Whether a refusal is one that time heals: a queue that is full, or that is at a node of a cluster that is away."""
+    return isinstance(error, MessageNacked) or isinstance(error, NotFound) and "is down or inaccessible" in str(error)
 
 
 class Unanswered(Exception):
@@ -46,7 +52,19 @@ class Sent:
 
 
 class _Connection(pyamqp.Connection):
-    """Says of which channel an error is: py-amqp opens the channel anew before it raises, without confirms."""
+    """Says of which channel an error is: py-amqp opens the channel anew before it raises, without confirms.
+
+    And waits for an answer until `plane_webhook_end` only: heartbeats would have py-amqp wait for ever.
+    """
+
+    plane_webhook_end = None
+
+    def blocking_read(self, timeout=None):
+        if self.plane_webhook_end is not None:
+            timeout = self.plane_webhook_end - time.monotonic()
+            if timeout <= 0:
+                raise socket.timeout("no answer in time")
+        return super().blocking_read(timeout)
 
     def on_inbound_method(self, channel_id, signature, payload, content):
         try:
@@ -186,18 +204,29 @@ class Link:
 
     def _ask(self, lane, question):
         """Ask the broker something on a channel and wait; returns the error with which it refused, None if it didn't."""
-        while True:
-            try:
-                question()
-                return None
-            except ChannelError as error:
-                if lane in self._closed(error):
-                    return error
+        with self._soon():
+            while True:
+                try:
+                    question()
+                    return None
+                except ChannelError as error:
+                    if lane in self._closed(error):
+                        return error
+
+    @contextmanager
+    def _soon(self):
+        """For what has to be answered within `timeout`, what is asked meanwhile included."""
+        before, end = self.amqp.plane_webhook_end, time.monotonic() + self.timeout
+        self.amqp.plane_webhook_end = before or end
+        try:
+            yield
+        finally:
+            self.amqp.plane_webhook_end = before
 
     def lane(self):
         """The channel on which least is unanswered; a new one if there may be more."""
         idle = min(self.lanes, key=lambda lane: len(lane.waiting), default=None)
-        if idle is None or idle.waiting and len(self.lanes) < CHANNELS:
+        if idle is None or idle.waiting and len(self.lanes) < min(CHANNELS, self.amqp.channel_max or CHANNELS):
             idle = Lane(self._opened(self.amqp.Channel(self.amqp)))
             self.lanes.append(idle)
             self._ask(idle, idle.channel.confirm_select)
@@ -206,12 +235,13 @@ class Link:
     def _opened(self, channel):
         """Open a new channel. Meanwhile others may be closed, which doesn't end the opening of this one."""
         step = channel.open
-        while not channel.is_open:
-            try:
-                step()
-            except ChannelError as error:
-                self._closed(error)
-            step = self._drain
+        with self._soon():
+            while not channel.is_open:
+                try:
+                    step()
+                except ChannelError as error:
+                    self._closed(error)
+                step = self._drain
         return channel
 
     def _drain(self):

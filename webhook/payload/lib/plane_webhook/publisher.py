@@ -23,16 +23,14 @@ from kombu.exceptions import OperationalError
 from . import name_of, notes, say
 from .connector import Connector
 from .delivery import Delivery
-from .link import BROKEN, UNFIT, Unanswered
+from .link import BROKEN, UNFIT, Unanswered, for_now
 from .spool import LIVES, SpoolError
 from .state import State
 
 LOOK = 30.0  # seconds between two looks of a healthy process at the spool, for what others left there
 BEAT = 5.0  # seconds between two signs of life to the broker
 OWED = 600.0  # seconds: a confirmation that is owed for longer, on a connection that lives, will not come
-ORDER = (
-    10.0  # seconds, with a broker that is well, in which what is new waits behind all that is kept; then for none of it
-)
+ORDER = 10.0  # seconds, with a broker that is well, in which what is new waits behind what is kept; then for none of it
 AGAIN = 0.01  # seconds between two looks at a spool that was empty, and into which something was put meanwhile
 TELL = 2.0  # seconds between two notes of how much is kept
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
@@ -45,6 +43,7 @@ class Job:
     """A message that somebody waits for.
 
     `outcome`: what the caller is told (None: nothing yet; True, an error, KEEP). `answer`: what became of what was sent.
+    `written`: the broker may have it, for it was sent and not refused.
     """
 
     __slots__ = (
@@ -58,13 +57,14 @@ class Job:
         "sent",
         "answer",
         "doubted",
+        "written",
         "__weakref__",
     )
 
     def __init__(self, message, retry, keepable):
         self.begun = time.monotonic()
         self.message, self.retry, self.keepable = message, retry, keepable
-        self.done, self.doubted = threading.Event(), False
+        self.done, self.doubted, self.written = threading.Event(), False, False
         self.outcome = self.link = self.sent = self.answer = None
 
 
@@ -79,6 +79,7 @@ class Publisher:
         self.io, self.lock, self.state = threading.Lock(), threading.Lock(), State()
         self.jobs = deque()  # not sent yet
         self.putting = WeakSet()  # those whose callers are about to put them into the spool, or were ended before that
+        self.retries = True  # whether the last task that was published may be tried again
         self.puts = 0  # what this process has put there
         self.thread = None
         self.ears, self.mouth = os.pipe()
@@ -97,6 +98,7 @@ class Publisher:
     def publish(self, message, retry=True):
         """Return when the message is confirmed or kept; raise what kept it from being either."""
         job = Job(message, retry, retry and self.spool is not None)
+        self.retries = retry
         running = self.start()
         if self.state.healthy and not self.io.locked():
             # Not acquire(blocking=False): a time limit that strikes right behind it would leave it locked for ever.
@@ -160,7 +162,7 @@ class Publisher:
             if job.outcome is None:
                 self._troubled("no confirmation within %g s" % self.patience)
             if job.outcome is None:
-                job.outcome = self._error(doubt=job.link is not None)
+                job.outcome = self._error(doubt=job.written)
 
     def _hear(self, job, seconds):
         """Wait for its outcome."""
@@ -178,7 +180,7 @@ class Publisher:
 
     def _keep(self, job):
         """Put it into the spool, unless it has been answered since that was decided; it counts in `putting` until then."""
-        kept = doubt = False
+        kept = doubt = unsure = False
         why_not = ""
         try:
             with self.lock:
@@ -188,7 +190,11 @@ class Publisher:
                 self.spool.put(job.message, doubt)
                 kept = True
         except SpoolError as error:
-            why_not = str(error)
+            why_not, unsure = str(error), error.unsure
+            self._undo(error)
+        except BaseException as error:  # a time limit of the task's that publishes, or what can't be written
+            self._undo(error)
+            raise
         finally:
             with self.lock:
                 self.putting.discard(job)
@@ -203,7 +209,14 @@ class Publisher:
             if answer is not True:
                 raise answer
         elif not kept and not self._confirmed_after_all(job):
-            raise self._error(why_not, doubt)
+            raise self._error(why_not, unsure or job.written)
+
+    def _undo(self, error):
+        """Have what Redis may have kept taken out again, for whoever published it is told that it was not."""
+        undo = getattr(error, "undo", None)
+        if undo is not None:
+            self.delivery.tell(*undo)
+            self.wake()
 
     def _confirmed_after_all(self, job):
         """What can't be kept has `timeout` to be confirmed in, on a connection that lives; raises what it is refused with."""
@@ -379,8 +392,10 @@ class Publisher:
                 return
             job.link, job.sent, job.answer = link, None, None
             self.flying.append(job)
+        before, job.written = job.written, True  # from now on, for its caller may look at any time
         try:
             job.sent = link.send(job.message)
+            job.written = before or job.sent.outcome is None
         except (InvalidCommand, AMQPNotImplementedError) as error:  # to be had for an exchange of an unknown type, say
             self._answer(job, error)
             raise
@@ -405,9 +420,11 @@ class Publisher:
                 except Exception as error:
                     self._lose(error)
                 continue
-            if isinstance(outcome, MessageNacked):
+            if for_now(outcome):
+                job.written = False
+                nacked = isinstance(outcome, MessageNacked)
                 with self.lock:
-                    self._troubled("a queue refuses tasks, as one does that is full")
+                    self._troubled("a queue refuses tasks, as one does that is full" if nacked else name_of(outcome))
                 outcome = LOST if job.keepable else outcome
             self._answer(job, LOST if isinstance(outcome, Unanswered) else outcome)
 
@@ -424,7 +441,7 @@ class Publisher:
             if job.outcome is None and answer is LOST and job.keepable:
                 self._to_be_kept(job)
             elif job.outcome is None:
-                job.outcome = self._error() if answer is LOST else answer
+                job.outcome = self._error(doubt=job.written) if answer is LOST else answer
         job.done.set()
         if doubted:
             self._no_doubt(job)
@@ -523,6 +540,8 @@ class Publisher:
                 then = "tasks can't be kept: %s" % self.why
             elif for_ever:
                 then = "time doesn't heal that, so tasks are errors until it is mended"
+            elif not self.retries:
+                then = "tasks are errors until it is over, for they are published with retry=False"
             else:
                 then = "tasks are kept until it is over"
             say("the broker is in trouble: %s; %s" % (cause, then))
@@ -533,7 +552,7 @@ class Publisher:
             if job.outcome is not None:
                 continue
             if for_ever or not job.retry:
-                job.outcome = self._error()
+                job.outcome = self._error(doubt=job.written)
                 job.outcome.__cause__ = error
             elif job.keepable:
                 self._to_be_kept(job)

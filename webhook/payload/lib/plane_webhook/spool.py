@@ -22,7 +22,7 @@ from amqp.serialization import dumps, loads
 
 try:
     from cryptography.fernet import Fernet, InvalidToken
-    from redis import BlockingConnectionPool, ConnectionError, Redis, RedisError
+    from redis import BlockingConnectionPool, ConnectionError, Redis, RedisError, TimeoutError
     from redis.connection import parse_url
 except ImportError:  # Plane's image has both
     Fernet = None
@@ -96,40 +96,57 @@ end
 # KEYS: lease. ARGV: who, milliseconds
 HOLD = """
 local holder = redis.call('GET', KEYS[1])
-if holder == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]); return 1 end
-if holder then return 0 end
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
+"""
+# The same of a sign of life. A Redis that is full refuses a script's SET unless another write went before it.
+LIVE = """
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 """
 LET_GO = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 
 class SpoolError(Exception):
-    """The spool can't take or give a task; the text says why."""
+    """The spool can't take or give a task; the text says why. `unsure`: Redis may have done it all the same."""
+
+    def __init__(self, text, unsure=False):
+        super().__init__(text)
+        self.unsure = unsure
 
 
 class Names:
-    """Asks for the address of a host on a thread of its own, one at a time: that has no limit, and a request waits for it."""
+    """Asks for the address of a host on a thread of its own, one at a time: that has no limit, and a request waits for it.
+
+    `epoch` counts the failures: a connection from before one is not used again, for it may lead to who is master no more.
+    """
 
     def __init__(self):
-        self.lock, self.asking = threading.Lock(), None
+        self.lock, self.asking, self.epoch = threading.Lock(), None, 0
 
     def limited(self, kind):
         """A class of connections like `kind` that connect only to what a name server has just known."""
         names = self
 
         class Limited(kind):
-            used = 0.0
+            used, epoch = 0.0, 0
 
             def connect(self):
                 """The pool calls this each time that it hands one out."""
                 last, self.used = self.used, time.monotonic()
-                if self.used - last > IDLE:
+                if self.used - last > IDLE or self.epoch != names.epoch:
                     self.disconnect()
-                # `_sock`: no public name tells whether it is connected. A socket's path has no host.
-                if getattr(self, "host", None) and not getattr(self, "_sock", None):
-                    names.ask(self.host, self.port)
-                return super().connect()
+                self.epoch = names.epoch
+                try:
+                    # `_sock`: no public name tells whether it is connected. A socket's path has no host.
+                    if getattr(self, "host", None) and not getattr(self, "_sock", None):
+                        names.ask(self.host, self.port)
+                    return super().connect()
+                except Exception as error:
+                    error.unasked = True
+                    raise
 
         return Limited
 
@@ -184,20 +201,29 @@ class Spool:
         except ValueError as error:
             raise SpoolError("REDIS_URL can't be used: %s" % type(error).__name__)
         pool = BlockingConnectionPool(**dict(options, **OURS))
-        pool.connection_class = Names().limited(pool.connection_class)
+        self.names = Names()
+        pool.connection_class = self.names.limited(pool.connection_class)
         self.redis, self.tasks, self.size = Redis(connection_pool=pool), tasks, size
         self.denied, self.why = 0.0, ""
         self.me = "%s:%s" % (here(), os.urandom(4).hex())
 
     def put(self, message, doubt=False):
-        """Keep a message; with `doubt` as one that was sent and may yet be confirmed."""
+        """Keep a message; with `doubt` as one that was sent and may yet be confirmed.
+
+        What it raises has `undo` where Redis may have it all the same: what to do with what, to have it out again.
+        """
         now = time.time()
         token = self._seal(message, now)
         field = self._field(message) if doubt else ""
         if doubt:
             self.live()
         keys = (self.queue, self.doubt, self.aside, self.bytes)
-        taken, tasks, size = self._do(PUT, keys, token, self.tasks, self.size, field)
+        try:
+            taken, tasks, size = self._do(PUT, keys, token, self.tasks, self.size, field)
+        except BaseException as error:  # a time limit of the task's that publishes, too
+            if getattr(error, "unsure", True):
+                error.undo = (self.sure, [message]) if doubt else (self.done, [token])
+            raise
         if not taken:
             raise SpoolError("it is full: %d tasks, %d bytes" % (tasks, size))
 
@@ -247,16 +273,16 @@ class Spool:
 
     def live(self):
         """Say that this process lives, and still waits for what it doubts."""
-        self._call(lambda redis: redis.set(self.alive + self.me, 1, px=int(LIVES * 1000)))
+        self._do(LIVE, (self.alive + self.me,), 1, int(LIVES * 1000))
 
     def adopt(self):
         """What processes doubted that live no more goes first."""
-        fields = [field.decode() for field in self._call(lambda redis: redis.hkeys(self.doubt))]
-        owners = {field.split("|")[0] for field in fields}
-        dead = [one for one in owners if not self._call(lambda redis: redis.exists(self.alive + one))]
-        left = [field for field in fields if field.split("|")[0] in dead]
+        doubts = self._call(lambda redis: redis.hgetall(self.doubt))
+        owners = {field.split(b"|")[0].decode() for field in doubts}
+        dead = [one.encode() for one in owners if not self._call(lambda redis: redis.exists(self.alive + one))]
+        left = [(self._since(token), field) for field, token in doubts.items() if field.split(b"|")[0] in dead]
         if left:
-            self._do(LOST, (self.doubt, self.queue), *reversed(left))
+            self._do(LOST, (self.doubt, self.queue), *[field for _, field in sorted(left, reverse=True)])
 
     def hold(self):
         """Take or renew the right to deliver; False if another process has it."""
@@ -295,6 +321,10 @@ class Spool:
         except Exception:
             return None
 
+    def _since(self, token):
+        entry = self._look(token)
+        return entry.since if entry else 0.0
+
     def _field(self, message):
         return "%s|%s|%d" % (self.me, message.id, id(message))  # a task that is tried again has the same id
 
@@ -318,4 +348,7 @@ class Spool:
             if isinstance(error.__context__, queue.Empty):  # all connections are in use: no word about Redis
                 raise SpoolError("Redis: " + name_of(error))
             self.denied, self.why = time.monotonic() + DENIED, "Redis: " + name_of(error)
-            raise SpoolError(self.why)
+            self.names.epoch += 1
+            # Any other kind is an answer: that Redis did not do it.
+            silent = isinstance(error, (ConnectionError, TimeoutError, OSError)) and not hasattr(error, "unasked")
+            raise SpoolError(self.why, unsure=silent)
