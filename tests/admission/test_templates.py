@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from webhook.admission.target import names_plane
 from webhook.manifest import ManifestError, read
+from webhook.preview import mentions
 from webhook.preview.templates import Unjudged, Workload, workloads
 
 BAD = {
@@ -20,9 +20,8 @@ IMAGE = "makeplane/plane-backend"
 
 
 def found(text: str) -> list[Workload | Unjudged]:
-    return [
-        each for document in read(text, "f") for each in workloads(document, lambda text: names_plane(text, [IMAGE]))
-    ]
+    speaks_of_plane = mentions.of_plane([IMAGE, "silo-commercial"])
+    return [each for document in read(text, "f") for each in workloads(document, speaks_of_plane)]
 
 
 @pytest.mark.parametrize(("text", "said"), BAD.items())
@@ -106,6 +105,62 @@ def test_what_speaks_of_plane_and_can_not_be_judged_is_named(text: str, said: st
     assert isinstance(only, Unjudged)
     assert only.where == "f: document 1 (line 1)"
     assert str(only).startswith(said)
+
+
+ARGO, FLUX, K3S = "argoproj.io/v1alpha1", "helm.toolkit.fluxcd.io/v2", "helm.cattle.io/v1"
+KUSTOMIZE = "kustomize.config.k8s.io/v1beta1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "place"),
+    [
+        (f"{ARGO}, kind: Application", "spec: {source: {chart: plane-enterprise}}", "spec.source.chart"),
+        (f"{ARGO}, kind: Application", "spec: {source: {path: charts/plane-ce}}", "spec.source.path"),
+        (f"{ARGO}, kind: ApplicationSet", "spec: {source: {repoURL: 'https://helm.plane.so/'}}", "spec.source.repoURL"),
+        (f"{ARGO}, kind: Application", f'spec: {{values: "a:\\n  image: r.io:5/x/{IMAGE}\\n"}}', "spec.values"),
+        (
+            f"{K3S}, kind: HelmChart",
+            f"spec: {{valuesContent: 'api: {{image: {IMAGE}@sha256:0}}'}}",
+            "spec.valuesContent",
+        ),
+        (f"{K3S}, kind: HelmChart", "spec: {chart: 'https://x/plane-enterprise-3.5.1.tgz'}", "spec.chart"),
+        (f"{FLUX}, kind: HelmRelease", "spec: {chart: {spec: {chart: plane-enterprise}}}", "spec.chart.spec.chart"),
+        ("source.toolkit.fluxcd.io/v1, kind: OCIRepository", "spec: {url: 'oci://r/plane-ce'}", "spec.url"),
+        (f"{KUSTOMIZE}, kind: Kustomization", "helmCharts: [{name: plane-ce}]", "helmCharts[0].name"),
+        (
+            f"{KUSTOMIZE}, kind: Kustomization",
+            f"patches: [{{patch: '[{{op: replace, path: /x, value: {IMAGE}:v1}}]'}}]",
+            "patches[0].patch",
+        ),
+        ("v1, kind: ConfigMap", f"""data: {{p: '{{"image":"{IMAGE}:v1"}}'}}""", "data.p"),
+        ("v1, kind: ConfigMap", """data: {p: '{"image":"mirror/silo-commercial:v1"}'}""", "data.p"),
+        ("v1, kind: ConfigMap", """data: {p: 'image: "silo-commercial"'}""", "data.p"),
+        ("v1, kind: ConfigMap", "data: {p: 'command: [docker-entrypoint-api.sh]'}", "data.p"),
+        ("v1, kind: ConfigMap", "data: {p: 'exec celery -A plane worker'}", "data.p"),
+        ("v1, kind: ConfigMap", """data: {p: 'command: ["celery", "-A", "plane", "beat"]'}""", "data.p"),
+        ("v1, kind: ConfigMap", "data: {p: 'gunicorn -w 2 plane.asgi:application'}", "data.p"),
+    ],
+)
+def test_plane_is_found_inside_of_texts_and_by_its_charts(kind: str, body: str, place: str) -> None:
+    (only,) = found(f"{{apiVersion: {kind}, {NAMED}, {body}}}")
+    assert isinstance(only, Unjudged)
+    assert only.why == f"{place} speaks of Plane and is part of no pod template"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{{apiVersion: {ARGO}, kind: Application, {NAMED}, spec: {{project: plane-ce-x, path: my-plane-ce}}}}",
+        f"{{apiVersion: {ARGO}, kind: Application, {NAMED}, spec: {{image: {IMAGE}-proxy, other: not{IMAGE}}}}}",
+        "{apiVersion: networking.k8s.io/v1, kind: Ingress, spec: {host: plane-ce}}",
+        "{apiVersion: v1, kind: ConfigMap, data: {a: 'https://helm.plane.so', b: plane-enterprise}}",
+        f"{{apiVersion: v1, kind: ConfigMap, data: {{a: 'image: {IMAGE}/x', b: 'a silo-commercial thing'}}}}",
+        "{apiVersion: v1, kind: ConfigMap, data: {a: 'docker-entrypoint-initdb.d', b: 'celery -A planes worker'}}",
+        "{apiVersion: v1, kind: ConfigMap, data: {WEB_URL: 'https://plane.example.com', h: 'http://plane-api:8000'}}",
+    ],
+)
+def test_what_only_looks_like_plane_is_not_named(text: str) -> None:
+    assert found(text) == []
 
 
 def test_what_kubectl_and_controllers_note_is_not_taken_for_a_wish() -> None:

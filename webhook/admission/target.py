@@ -90,11 +90,6 @@ def targets(pod: Pod, images: Collection[str]) -> Iterator[Target]:
                 yield Target(place, index, container, role)
 
 
-def names_plane(text: str, images: Collection[str]) -> bool:
-    """Whether a text that is no part of a pod speaks of an entrypoint, or is the name of an image of Plane."""
-    return bool(_ENTRYPOINT.search(text)) or _is_one_of(_repository(text), images)
-
-
 def _role(container: Container, images: Collection[str], *, stays: bool) -> str | Reason | None:
     words = theirs(container)
     if words and words[0].rpartition("/")[2] in _READERS:

@@ -15,8 +15,9 @@ import msgspec
 
 from webhook.admission import Decision, Reason, decide, injection
 from webhook.admission.review import Pod
-from webhook.admission.target import FOREIGN_IMAGES, names_plane
+from webhook.admission.target import FOREIGN_IMAGES
 from webhook.manifest import Document, ManifestError, read
+from webhook.preview import mentions
 from webhook.preview.templates import Unjudged, Workload, workloads
 from webhook.settings import Settings
 
@@ -61,6 +62,7 @@ def preview(sources: Iterable[Source], settings: Settings, *, namespace: str = "
     """Decide for all workloads; `namespace` is that of manifests which name none. Raises ManifestError."""
     made = Preview([], [], [])
     images = {*FOREIGN_IMAGES, *(image for profile in settings.profiles() for image in profile.images)}
+    speaks_of_plane = mentions.of_plane(images)
     for source in sources:
         try:
             documents = list(read(source.text, source.name))
@@ -71,7 +73,7 @@ def preview(sources: Iterable[Source], settings: Settings, *, namespace: str = "
             continue
         for document in documents:
             made.documents.append(document)
-            for found in workloads(document, lambda text: names_plane(text, images)):
+            for found in workloads(document, speaks_of_plane):
                 if isinstance(found, Workload):
                     _decide(made, found, settings, namespace)
                 else:

@@ -6,11 +6,13 @@ judged, with its place. Looks at trees only; decides nothing about pods.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from webhook.manifest import Document, ManifestError
+from webhook.preview.mentions import of_its_chart
 
 _TEMPLATES: dict[str, tuple[str, ...]] = {
     "Pod": (),
@@ -22,6 +24,8 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 # Other groups have kinds of these names with another shape, such as Volcano's Job.
 _GROUPS = ("", "apps", "batch", "extensions")
+# What deploys Plane by its chart is none of Kubernetes' own kinds; those may name it in passing.
+_OWN = re.compile(r"v1|(?:apps|autoscaling|batch|extensions|policy|(?!kustomize\.)[a-z0-9.]+\.k8s\.io)/.*")
 # Notes of kubectl's and controllers', not what anybody asked for.
 _NOTES = ("metadata", "status")
 
@@ -88,7 +92,8 @@ def _workloads(document: Document, tree: Any, planes: Callable[[str], bool]) -> 
                 raise ManifestError(f"{document}: {kind}: {'.'.join(path)} is missing or holds no keys")
         yield Workload(document, tree, place)
     else:
-        search = _Search(document, planes)
+        own = _OWN.fullmatch(str(tree.get("apiVersion", "")))
+        search = _Search(document, planes if own else lambda text: planes(text) or of_its_chart(text))
         yield from search.templates(tree, tree, "")
         if search.speaks_at:
             why = f"{search.speaks_at} speaks of Plane and is part of no pod template"
