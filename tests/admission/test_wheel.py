@@ -18,6 +18,7 @@ certs/checking.py
 certs/issuing.py
 webhook/__init__.py
 webhook/admission/__init__.py
+webhook/admission/command.py
 webhook/admission/facts.py
 webhook/admission/guard.py
 webhook/admission/injection.py

@@ -67,7 +67,8 @@ WORDS = (
 )
 REFERENCES = ("$(PORT)", "$$(PORT)", "$", "$$", "$(", "$$$(A)", "$()", "$PORT", "a$(A)b$(B)", "é$", "$é", ")")
 pieces = (
-    st.sampled_from((*ENTRYPOINTS, *WORDS, *REFERENCES, " ", "\n", ";", "&&", "|", ">", "#", "'", '"', "`")) | texts
+    st.sampled_from((*ENTRYPOINTS, *WORDS, *REFERENCES, " ", "\n", "\\\n", ";", "&&", "|", ">", "#", "'", '"', "`"))
+    | texts
 )
 scripts = st.lists(pieces, max_size=6).map("".join) | st.lists(pieces, max_size=6).map(" ".join)
 words = pieces | scripts

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from webhook.admission.guard import theirs
+from webhook.admission.command import command_line
 from webhook.admission.reasons import Reason
 from webhook.admission.review import Container, Pod
 from webhook.settings import Workload
@@ -91,7 +91,7 @@ def targets(pod: Pod, images: Collection[str]) -> Iterator[Target]:
 
 
 def _role(container: Container, images: Collection[str], *, stays: bool) -> str | Reason | None:
-    words = theirs(container)
+    words = command_line(container)
     if words and words[0].rpartition("/")[2] in _READERS:
         return None
     repository = _repository(container.image)
