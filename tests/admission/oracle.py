@@ -95,9 +95,14 @@ def variables(profile: Profile, workload: str) -> dict[str, str]:
     return {name: texts[name] for name in (*(GUNICORN if workload == "api" else ()), *CELERY)}
 
 
-def prefix(profile: Profile, workload: str, kept: list[str]) -> list[Any]:
-    """Return the words before Plane's command as they arrive in the container; the settings as a dict, not as text."""
+def prefix(profile: Profile, workload: str, kept: list[str], *, options: bool = False) -> list[Any]:
+    """Return the words before Plane's command as they arrive in the container; the settings as a dict, not as text.
+
+    `options`: the container's command line has gunicorn's limits.
+    """
     wanted = variables(profile, workload)
+    if options:
+        wanted = {name: text for name, text in wanted.items() if name not in GUNICORN}
     settings = {
         "version": __version__,
         "digest": profile.digest,

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests.admission import oracle
-from webhook.admission.guard import ARGV0, guarded, theirs
+from webhook.admission.guard import ARGV0, theirs, told
 from webhook.admission.review import Container
 from webhook.settings import Settings
 
@@ -25,7 +25,7 @@ def container(command: list[str], args: list[str] | None = None) -> Container:
 @pytest.mark.parametrize("split", range(len(OURS) + 1))
 def test_ours_is_told_and_theirs_is_left_wherever_the_line_is_split(launcher: list[str], split: int) -> None:
     command, args = [*launcher, *OURS[:split]], [*OURS[split:], ENTRYPOINT, "a b"]
-    assert guarded(container(command, args))
+    assert (told(container(command, args)) or {}).get("workload") == "worker"
     assert theirs(container(command, args)) == [*launcher, "/bin/sh", "-c", ENTRYPOINT, "a b"]
 
 
@@ -41,12 +41,12 @@ def test_ours_is_told_and_theirs_is_left_wherever_the_line_is_split(launcher: li
     ],
 )
 def test_a_word_alone_proves_nothing(words: list[str]) -> None:
-    assert not guarded(container(words))
+    assert told(container(words)) is None
     assert theirs(container(words)) == words
 
 
 @pytest.mark.parametrize(("number", "texts"), [("1", 5), ("2", 3), ("99", 0)])
 def test_a_guard_of_another_version_is_ours_with_the_words_that_it_had(number: str, texts: int) -> None:
     words = ["/bin/sh", "-c", f"# plane-webhook guard {number}\nexit\n", ARGV0, *["text"] * texts, ENTRYPOINT]
-    assert guarded(container(words))
+    assert told(container(words)) == {}
     assert theirs(container(words)) == ["/bin/sh", "-c", ENTRYPOINT]

@@ -76,6 +76,19 @@ def test_what_stays_open_in_a_pod_and_what_it_sets_itself_are_told() -> None:
     assert (judged.risks, judged.kept) == ((), ())
 
 
+def test_limits_in_the_command_are_kept_and_a_pod_that_was_told_others_is_outdated() -> None:
+    tree = made(pod(command=["gunicorn", "--max-requests", "5", "plane.asgi:application"]), DEFAULT)
+    judged = judge(read(tree), DEFAULT)
+    assert (judged.state, judged.kept) == (
+        State.INJECTED,
+        ("GUNICORN_MAX_REQUESTS", "GUNICORN_MAX_REQUESTS_JITTER"),
+    )
+    assert judge(read(tree), parse("env: {gunicorn_max_requests: 5}").profile("")).state is State.INJECTED
+    words = tree["spec"]["containers"][0]["command"]
+    words[5] = made(pod(), DEFAULT)["spec"]["containers"][0]["command"][5]  # as the version before this one
+    assert state(tree, DEFAULT) is State.OUTDATED
+
+
 def test_another_version_with_the_same_effect_is_no_reason() -> None:
     tree = made(pod(), DEFAULT)
     words = tree["spec"]["containers"][0]["command"]

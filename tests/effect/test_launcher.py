@@ -751,6 +751,19 @@ def test_with_the_charts_precedence_only_what_is_unset_is_exported(small: Image,
 
 
 @every_shell
+@pytest.mark.parametrize("precedence", ["webhook", "chart"])
+def test_limits_of_the_commands_own_are_the_only_ones(small: Image, shell: Shell, precedence: str) -> None:
+    own = ["--max-requests", "500", "--max-requests-jitter=50"]
+    what = inject(pod("gunicorn", *own, image="makeplane/plane-backend"), f"precedence: {precedence}")
+    ours = run(small, what, shell=shell)
+    assert ours.shown["argv"][-3:] == own
+    assert not [name for name in ours.shown["env"] if name.startswith("GUNICORN_")]
+    assert (len(ours.in_effect), ours.loud) == (1, [])
+    broken = run(small, with_files(what, {OVERLAY: "def\n"}), shell=shell)
+    assert (broken.shown["argv"][-3:], len(broken.loud)) == (own, 1)
+
+
+@every_shell
 def test_with_our_precedence_the_chart_loses_and_the_user_wins(small: Image, shell: Shell) -> None:
     what = inject(pod(map_name="vars", env={"GUNICORN_MAX_REQUESTS": "50"}))
     ours = run(small, what, shell=shell, config_maps={"vars": CHART})

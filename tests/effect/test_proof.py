@@ -188,6 +188,15 @@ def test_what_the_user_keeps_is_reported_and_held_to_what_runs(image: Image) -> 
     assert (rows["gunicorn --max-requests"], "GUNICORN_MAX_REQUESTS" in rows) == (50, False)
 
 
+def test_limits_of_the_commands_own_are_no_rows(image: Image) -> None:
+    command = "exec gunicorn -w 1 -k uvicorn.workers.UvicornWorker plane.asgi:application -b 127.0.0.1:$PORT"
+    what = inject(api("sh", "-c", f"{command} --max-requests 500", image="makeplane/plane-backend"))
+    with serving(image, what) as (container, _):
+        report = prove(container, code=0)
+    assert report["kept"] == ["GUNICORN_MAX_REQUESTS", "GUNICORN_MAX_REQUESTS_JITTER"]
+    assert {row["what"] for row in report["checks"]} == EVERYTHING - LIMITS - set(report["kept"])
+
+
 @pytest.mark.parametrize(("chart", "limit"), [({}, 0), ({"GUNICORN_MAX_REQUESTS": "1000"}, 1000)])
 def test_with_the_charts_precedence_it_holds_to_the_charts_values(
     image: Image, chart: dict[str, str], limit: int

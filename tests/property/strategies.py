@@ -76,6 +76,7 @@ executed = st.sampled_from([each for each in ENTRYPOINTS if each.endswith(".sh")
 direct = st.sampled_from(
     (
         ("gunicorn", "plane.asgi:application"),
+        ("gunicorn", "--max-requests", "5", "plane.asgi:application"),
         ("celery", "-A", "plane", "worker"),
         ("celery", "-A", "plane", "beat"),
         ("python", "manage.py", "migrate"),

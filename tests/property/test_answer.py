@@ -63,10 +63,11 @@ def check_container(old: Any, new: Any, volumes: Counter[str], profile: Profile)
     assert all(count == 1 for name, count in new_env.items() if count > old_env[name])
     wrapped = len(new.get("command") or []) > len(old.get("command") or [])
     if wrapped:
-        kept = [name for name in strategies.NAMES if old_env[name]]
+        options = any("--max-requests" in word for word in command_line(old))
+        kept = [name for name in strategies.NAMES if old_env[name] or (options and name in oracle.GUNICORN)]
         arrived = oracle.arrived(new["command"][: oracle.PREFIX_WORDS])
         assert any(
-            arrived == oracle.prefix(profile, workload, [name for name in kept if name in expected])
+            arrived == oracle.prefix(profile, workload, [name for name in kept if name in expected], options=options)
             for workload in profile.workloads
             for expected in [oracle.variables(profile, workload)]
         )
@@ -76,6 +77,10 @@ def check_container(old: Any, new: Any, volumes: Counter[str], profile: Profile)
     if wrapped:
         assert len(ours) == 1
         assert volumes[ours[0]["name"]] == 1 or ours[0] in (old.get("volumeMounts") or [])
+
+
+def command_line(container: Any) -> list[str]:
+    return (container.get("command") or []) + (container.get("args") or [])
 
 
 def resolved(path: str | None) -> str:
@@ -95,8 +100,7 @@ def test_an_injected_pod_that_was_changed_since(
         assert oracle.same(oracle.without_injection(outcome.pod, changed), changed)
         assert not oracle.admit(outcome.pod, second).patched
     for new, old in oracle.containers(outcome.pod, changed):
-        words = (new.get("command") or []) + (new.get("args") or [])
-        assert words.count(payload.GUARD.replace("$", "$$")) <= 1
+        assert command_line(new).count(payload.GUARD.replace("$", "$$")) <= 1
         before, after = (
             [resolved(mount.get("mountPath")) for mount in each.get("volumeMounts") or []] for each in (old, new)
         )
@@ -111,7 +115,7 @@ def test_what_is_planes_bears_a_mark_that_the_match_condition_looks_for(pod: Any
         return
     images = (*FOREIGN_IMAGES, *settings.profile("plane").images)
     assert any(
-        any(ENTRYPOINT_MARK in word for word in (container.get("command") or []) + (container.get("args") or []))
+        any(ENTRYPOINT_MARK in word for word in command_line(container))
         or any(image in (container.get("image") or "") for image in images)
         for container, _ in oracle.containers(pod, pod)
     )

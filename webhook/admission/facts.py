@@ -10,13 +10,14 @@ from collections.abc import Collection
 
 import msgspec
 
+from webhook.admission.command import CMD_ARGS
 from webhook.admission.injection import INJECTED, MOUNT_PATH, PROVENANCE, VOLUME
 from webhook.admission.review import Container, Device, EnvVar, Metadata, Mount, Pod, Resources, Spec, Volume
 from webhook.settings import Env
 
 INJECT = "plane-webhook/inject"  # label: `enabled` on a namespace, `disabled` on a pod
 
-_VARIABLES = frozenset(Env().variables())
+_VARIABLES = frozenset((*Env().variables(), CMD_ARGS))
 _ANNOTATIONS = (PROVENANCE, INJECTED)
 # However a path at or below ours is written (`//x/../plane-webhook/.`), this is a part of it.
 _PART = MOUNT_PATH.strip("/")

@@ -7,6 +7,9 @@ and many that do move everything else into `args`. A word alone proves nothing; 
 from __future__ import annotations
 
 import re
+from typing import Any, TypedDict
+
+import msgspec
 
 from webhook.admission.review import Container
 
@@ -17,9 +20,31 @@ _SIGNATURE = re.compile(r"# plane-webhook guard ([0-9]+)\n")
 _TEXTS = {"1": 5, "2": 3}
 
 
-def guarded(container: Container) -> bool:
-    """Whether our guard stands in the container's command line."""
-    return _ours(_words(container)) is not None
+class Told(TypedDict, total=False):
+    """What our guard in a container was told, as far as it is looked at. Whoever may create pods can write another."""
+
+    version: str
+    digest: str
+    workload: str
+    precedence: str
+    env: dict[str, str]
+    kept: list[str]
+    publish: dict[str, Any]
+
+
+def told(container: Container) -> Told | None:
+    """What our guard in the container's command line was told; None where there is none, {} where it can't be read."""
+    words = _words(container)
+    ours = _ours(words)
+    if ours is None:
+        return None
+    for word in words[ours.start + 2 : ours.stop]:
+        if word.startswith("{"):
+            try:
+                return msgspec.json.decode(word.replace("$$", "$"), type=Told)
+            except (msgspec.MsgspecError, RecursionError):
+                return {}
+    return {}
 
 
 def theirs(container: Container) -> list[str]:

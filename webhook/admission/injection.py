@@ -18,9 +18,10 @@ from typing import Any
 import msgspec
 
 from webhook import __version__, payload
-from webhook.admission.guard import ARGV0, guarded
+from webhook.admission.command import max_requests
+from webhook.admission.guard import ARGV0, told
 from webhook.admission.reasons import Reason, Risk
-from webhook.admission.review import Mount, Pod, patch_field
+from webhook.admission.review import Container, Mount, Pod, patch_field
 from webhook.admission.target import Place, Target
 from webhook.settings import Profile
 
@@ -46,6 +47,7 @@ class Part(msgspec.Struct, frozen=True):
     index: int
     name: str
     workload: str
+    limits: bool  # whether gunicorn's are ours to set
     wrap: bool
     kept: tuple[str, ...]  # the user's own
     set: tuple[str, ...]  # ours, in env or exported by the launcher
@@ -87,15 +89,7 @@ def plan(pod: Pod, found: list[Target], profile: Profile) -> Injection | Reason:
             return Reason.MOUNT_TAKEN
         if not mounted:
             new_volumes.append(next(names))
-        parts.append(
-            _part(
-                target,
-                profile,
-                # The variables of a pod that we have seen may be ours.
-                again=PROVENANCE in annotations and guarded(container),
-                mount="" if mounted else new_volumes[-1],
-            )
-        )
+        parts.append(_part(target, profile, mount="" if mounted else new_volumes[-1]))
     injection = Injection(
         profile=profile,
         parts=tuple(parts),
@@ -123,21 +117,26 @@ def excess(injection: Injection, pod: Pod, size: int) -> Reason | None:
     return None
 
 
-def _part(target: Target, profile: Profile, *, again: bool, mount: str) -> Part:
+def _part(target: Target, profile: Profile, *, mount: str) -> Part:
     container = target.container
     present = {variable.name: variable.value for variable in container.env or ()}
-    wanted = variables(profile, target.workload)
+    limits = sets_limits(target.workload, container)
+    wanted = variables(profile, limits=limits)
     webhook = profile.precedence == "webhook"
-    kept = tuple(
-        name for name, value in wanted.items() if name in present and not (again and webhook and present[name] == value)
-    )
+    # Of a container that we have seen, what has our value is ours, unless our guard was told that it is the user's.
+    seen = told(container)
+    ours = wanted.keys() - seen.get("kept", ()) if seen is not None and webhook else set()
+    kept = {name for name, value in wanted.items() if name in present and (name not in ours or present[name] != value)}
+    if target.workload == "api" and not limits:
+        kept |= variables(profile, limits=True).keys() - wanted.keys()
     return Part(
         place=target.place,
         index=target.index,
         name=container.name or "",
         workload=target.workload,
-        wrap=not guarded(container),
-        kept=kept,
+        limits=limits,
+        wrap=seen is None,
+        kept=tuple(name for name in variables(profile, limits=True) if name in kept),
         set=tuple(name for name in wanted if name not in kept),
         variables=tuple(name for name in wanted if name not in present and webhook),
         env_exists=container.env is not None,
@@ -146,13 +145,16 @@ def _part(target: Target, profile: Profile, *, again: bool, mount: str) -> Part:
     )
 
 
+def sets_limits(workload: str, container: Container) -> bool:
+    """Whether gunicorn's limits are ours to set: in the API, unless its own command line has them."""
+    return workload == "api" and max_requests(container) is None
+
+
 @lru_cache(maxsize=256)  # the same for each pod of a workload
-def variables(profile: Profile, workload: str) -> Mapping[str, str]:
-    """The variables for a workload: gunicorn's are the API's alone."""
+def variables(profile: Profile, *, limits: bool) -> Mapping[str, str]:
+    """The variables to set, with those of gunicorn's limits or without."""
     found = {
-        name: value
-        for name, value in profile.env.variables().items()
-        if workload == "api" or not name.startswith("GUNICORN_")
+        name: value for name, value in profile.env.variables().items() if limits or not name.startswith("GUNICORN_")
     }
     return MappingProxyType(found)
 
@@ -160,7 +162,9 @@ def variables(profile: Profile, workload: str) -> Mapping[str, str]:
 def risks(target: Target, pod: Pod, profile: Profile) -> list[Risk]:
     """Ways of losing tasks, or of filling a node, that stay open in this container."""
     own = {variable.name: variable.value for variable in target.container.env or ()}
-    limit = own.get("GUNICORN_MAX_REQUESTS", str(profile.env.gunicorn_max_requests))
+    limit = max_requests(target.container)
+    if limit is None:
+        limit = own.get("GUNICORN_MAX_REQUESTS", str(profile.env.gunicorn_max_requests))
     off = set((limit or "").strip()) == {"0"}  # as the settings overlay reads it; valueFrom can't be known here
     if target.workload != "api" or not off:
         return []
@@ -207,7 +211,7 @@ def _annotations(injection: Injection) -> dict[str, str]:
 
 def prefix(part: Part, profile: Profile) -> list[str]:
     """The words in front of Plane's own command."""
-    wanted = variables(profile, part.workload)
+    wanted = variables(profile, limits=part.limits)
     settings = {
         "version": __version__,
         "digest": profile.digest,
@@ -236,7 +240,7 @@ def operations(injection: Injection) -> list[Operation]:
     patch: list[Operation] = []
     for part in injection.parts:
         container = f"/spec/{part.place}/{part.index}"
-        wanted = variables(injection.profile, part.workload)
+        wanted = variables(injection.profile, limits=part.limits)
         env = [{"name": name, "value": wanted[name]} for name in part.variables]
         patch += _append(f"{container}/env", env, exists=part.env_exists)
         mounts = [{"name": part.mount, "mountPath": MOUNT_PATH}] if part.mount else []

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from webhook.admission.command import command_line
+from webhook.admission.command import command_line, text
 from webhook.admission.reasons import Reason
 from webhook.admission.review import Container, Pod
 from webhook.settings import Workload
@@ -35,8 +35,6 @@ _PROGRAM = re.compile(
     _BOUNDARY + r"(?:(gunicorn)|celery\s(?:[^\n;&|]{0,400}?\s)?(worker|beat)|manage\.py\s+([\w-]+))(?![\w.-])"
 )
 _IDLE_COMMANDS = {"migrate", "wait_for_db", "wait_for_migrations", "collectstatic", "check"}
-# Linux takes no longer argument; a command line that names its program only behind this much is nobody's.
-_LOOKED_AT = 128 * 1024
 
 # Images of Plane's charts that are given an AMQP_URL and run something else than its Django project: node, and the AI
 # service's own Celery. By the last part of the name, which a mirror keeps.
@@ -134,10 +132,8 @@ def _entrypoint(name: str) -> str | Reason:
 
 
 def _programs(words: list[str]) -> set[str | Reason]:
-    # One line for words that belong together, one or more for each script.
-    text = " ".join(f"\n{word}\n" if re.search(r"\s", word) else word for word in words)[:_LOOKED_AT]
     roles: set[str | Reason] = set()
-    for match in _PROGRAM.finditer(text):
+    for match in _PROGRAM.finditer(text(words)):
         gunicorn, celery, command = match.groups()
         idle = command in _IDLE_COMMANDS
         role = "api" if gunicorn else celery or (Reason.NOT_A_PUBLISHER if idle else "consumer")

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypedDict
-
-import msgspec
 
 from webhook.admission import Reason, Risk, decide
-from webhook.admission.guard import ARGV0
-from webhook.admission.injection import PROVENANCE, variables
+from webhook.admission.guard import Told, told
+from webhook.admission.injection import PROVENANCE, sets_limits, variables
 from webhook.admission.review import Container, Pod
 from webhook.settings import Env, Profile, Publish
 
@@ -84,11 +81,11 @@ def judge(pod: Pod, profile: Profile) -> Judged:
     reason = decision.reason
     spec = pod.spec
     containers = [*((spec and spec.containers) or ()), *((spec and spec.init_containers) or ())]
-    guarded = [(each.name or "", settings) for each in containers if (settings := told(each)) is not None]
+    guarded = [(each, settings) for each in containers if (settings := told(each)) is not None]
     said = [settings for _, settings in guarded]
     if reason is Reason.ALREADY_INJECTED:
         # Every container of ours got what it would get now.
-        in_effect = bool(said) and all(_same(each, profile) for each in said)
+        in_effect = bool(said) and all(_same(*each, profile) for each in guarded)
         state = State.INJECTED if in_effect else State.OUTDATED
     elif reason is Reason.INJECTED:
         annotations = (pod.metadata.annotations if pod.metadata else None) or {}
@@ -105,42 +102,16 @@ def judge(pod: Pod, profile: Profile) -> Judged:
         settings=first.get("digest", ""),
         risks=decision.risks,
         kept=tuple(dict.fromkeys(name for each in said for name in each.get("kept", ()) if name in _OURS)),
-        guarded=tuple((name, settings.get("workload", "")) for name, settings in guarded),
+        guarded=tuple((each.name or "", settings.get("workload", "")) for each, settings in guarded),
     )
 
 
-class Told(TypedDict, total=False):
-    """What our guard in a container was told, as far as it is looked at. Whoever may create pods can write another."""
-
-    version: str
-    digest: str
-    workload: str
-    precedence: str
-    env: dict[str, str]
-    kept: list[str]
-    publish: dict[str, Any]
-
-
-def told(container: Container) -> Told | None:
-    """What our guard in the container was told; None where there is none, {} where it can't be read."""
-    words = (container.command or []) + (container.args or [])
-    if ARGV0 not in words:
-        return None
-    for word in words[words.index(ARGV0) + 1 :][:5]:
-        if word.startswith("{"):
-            try:
-                return msgspec.json.decode(word.replace("$$", "$"), type=Told)
-            except (msgspec.MsgspecError, RecursionError):
-                return {}
-    return {}
-
-
-def _same(told: Told, profile: Profile) -> bool:
+def _same(container: Container, said: Told, profile: Profile) -> bool:
     # What an earlier version did not know was as it is by default.
     defaults = Publish().model_dump(mode="json")
-    publish = {**defaults, **(told.get("publish") or {})}
+    publish = {**defaults, **(said.get("publish") or {})}
     return (
         {name: publish[name] for name in defaults} == profile.publish.model_dump(mode="json")
-        and told.get("env") == variables(profile, str(told.get("workload")))
-        and told.get("precedence") == profile.precedence
+        and said.get("env") == variables(profile, limits=sets_limits(str(said.get("workload")), container))
+        and said.get("precedence") == profile.precedence
     )

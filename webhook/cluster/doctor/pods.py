@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 
 from webhook.admission import INJECT, Reason, review
+from webhook.admission.guard import Told, told
 from webhook.cluster import census
 from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import Found
 from webhook.cluster.doctor import proof
 from webhook.cluster.doctor.finding import Finding, Row, harmless
 from webhook.cluster.logs import Logs
-from webhook.cluster.pods import State, Told, told
+from webhook.cluster.pods import State
 from webhook.settings import Settings
 
 _FOREIGN = (Reason.NOT_PLANE, Reason.NOT_A_PUBLISHER)
