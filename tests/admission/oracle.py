@@ -95,13 +95,13 @@ def variables(profile: Profile, workload: str) -> dict[str, str]:
     return {name: texts[name] for name in (*(GUNICORN if workload == "api" else ()), *CELERY)}
 
 
-def prefix(profile: Profile, workload: str, kept: list[str], *, options: bool = False) -> list[Any]:
+def prefix(profile: Profile, workload: str, kept: list[str], *, limits: bool = True) -> list[Any]:
     """Return the words before Plane's command as they arrive in the container; the settings as a dict, not as text.
 
-    `options`: the container's command line has gunicorn's limits.
+    `limits`: those of gunicorn are ours to set.
     """
     wanted = variables(profile, workload)
-    if options:
+    if not limits:
         wanted = {name: text for name, text in wanted.items() if name not in GUNICORN}
     settings = {
         "version": __version__,

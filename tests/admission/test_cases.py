@@ -21,7 +21,7 @@ CASES = sorted(FOLDER.glob("*.yaml"))
 KEYS = {
     "": {"about", "settings", "request", "pod", "injected_first", "annotations_in_all", "bytes_in_all", "expect"},
     "expect": {"reason", "workload", "container", "risks", "warns", "injected"},
-    "injected": {"workload", "wrapped", "mount", "env", "set", "kept", "options"},
+    "injected": {"workload", "wrapped", "mount", "env", "set", "kept", "limits"},
 }
 NEVER_DECIDED = {
     Reason.INTERNAL_ERROR: "said by the server alone, where the decision itself failed: tests/edges",
@@ -111,7 +111,7 @@ def check_injection(before: Json, after: Json, injected: Json, profile: Profile)
         if wanted.get("wrapped"):
             words = now["command"][: oracle.PREFIX_WORDS]
             assert oracle.arrived(words) == oracle.prefix(
-                profile, wanted["workload"], kept, options=wanted.get("options", False)
+                profile, wanted["workload"], kept, limits=wanted.get("limits", True)
             )
             container["command"] = words + container["command"]
     provenance = {"version": __version__, "settings": f"sha256:{profile.digest}", "containers": rows}

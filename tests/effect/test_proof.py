@@ -218,16 +218,17 @@ OPTIONS = ABSOLUTE.replace("/usr/local/bin/gunicorn", "python -B -X utf8 /usr/lo
 NO_PATH = "export PATH=/usr/local/bin:/usr/bin:/bin\n"
 KEPT = " ".join(f'{name}="${name}"' for name in ("PATH", "LANG", "AMQP_URL", "REDIS_URL", "SECRET_KEY"))
 UNSET = ABSOLUTE.replace("/usr/local/bin/gunicorn", f"env -i {KEPT} gunicorn")
+# What shows in the pod's own command gets no limits, so none are missed.
 SILENT: dict[str, tuple[tuple[str, ...], dict[str, str], set[str]]] = {
     "PATH is reset": (
         ("/bin/bash", "-c", NO_PATH + "exec ./bin/docker-entrypoint-api.sh"),
         {},
-        LIMITS | SETTINGS_MODULE | CONFIRMED,
+        SETTINGS_MODULE | CONFIRMED,
     ),
     "a login shell resets PATH": (
         ("/bin/bash", "-lc", "export PATH=$PATH:/usr/local/bin; exec ./bin/docker-entrypoint-api.sh"),
         {},
-        LIMITS | SETTINGS_MODULE | CONFIRMED,
+        SETTINGS_MODULE | CONFIRMED,
     ),
     "gunicorn by its path": ((), {"bin/docker-entrypoint-api.sh": ABSOLUTE}, LIMITS | SETTINGS_MODULE | CONFIRMED),
     "gunicorn as a module": ((), {"bin/docker-entrypoint-api.sh": MODULE}, LIMITS | SETTINGS_MODULE | CONFIRMED),

@@ -82,6 +82,8 @@ direct = st.sampled_from(
         ("python", "manage.py", "migrate"),
         ("python3", "./manage.py", "sync"),
         ("sh", "-c", "exec gunicorn x"),
+        ("bash", "-lc", "exec gunicorn x"),
+        ("python3", "-m", "gunicorn", "x"),
     )
 ).map(list)
 plane_commands = (

@@ -63,12 +63,13 @@ def check_container(old: Any, new: Any, volumes: Counter[str], profile: Profile)
     assert all(count == 1 for name, count in new_env.items() if count > old_env[name])
     wrapped = len(new.get("command") or []) > len(old.get("command") or [])
     if wrapped:
-        options = any("--max-requests" in word for word in command_line(old))
-        kept = [name for name in strategies.NAMES if old_env[name] or (options and name in oracle.GUNICORN)]
+        own = any("--max-requests" in word for word in command_line(old))
+        kept = [name for name in strategies.NAMES if old_env[name] or (own and name in oracle.GUNICORN)]
         arrived = oracle.arrived(new["command"][: oracle.PREFIX_WORDS])
         assert any(
-            arrived == oracle.prefix(profile, workload, [name for name in kept if name in expected], options=options)
+            arrived == oracle.prefix(profile, workload, [name for name in kept if name in expected], limits=limits)
             for workload in profile.workloads
+            for limits in ((False,) if own else (True, False))
             for expected in [oracle.variables(profile, workload)]
         )
     if profile.precedence == "chart":

@@ -22,7 +22,7 @@ from webhook.admission.command import max_requests
 from webhook.admission.guard import ARGV0, told
 from webhook.admission.reasons import Reason, Risk
 from webhook.admission.review import Container, Mount, Pod, patch_field
-from webhook.admission.target import Place, Target
+from webhook.admission.target import Place, Target, past_launcher
 from webhook.settings import Profile
 
 MOUNT_PATH = "/plane-webhook"
@@ -121,14 +121,14 @@ def _part(target: Target, profile: Profile, *, mount: str) -> Part:
     container = target.container
     present = {variable.name: variable.value for variable in container.env or ()}
     limits = sets_limits(target.workload, container)
-    wanted = variables(profile, limits=limits)
+    wanted, known = (variables(profile, limits=each) for each in (limits, target.workload == "api"))
     webhook = profile.precedence == "webhook"
     # Of a container that we have seen, what has our value is ours, unless our guard was told that it is the user's.
     seen = told(container)
     ours = wanted.keys() - seen.get("kept", ()) if seen is not None and webhook else set()
-    kept = {name for name, value in wanted.items() if name in present and (name not in ours or present[name] != value)}
-    if target.workload == "api" and not limits:
-        kept |= variables(profile, limits=True).keys() - wanted.keys()
+    kept = {name for name, value in known.items() if name in present and (name not in ours or present[name] != value)}
+    if max_requests(container) is not None:
+        kept |= known.keys() - wanted.keys()
     return Part(
         place=target.place,
         index=target.index,
@@ -136,7 +136,7 @@ def _part(target: Target, profile: Profile, *, mount: str) -> Part:
         workload=target.workload,
         limits=limits,
         wrap=seen is None,
-        kept=tuple(name for name in variables(profile, limits=True) if name in kept),
+        kept=tuple(name for name in known if name in kept),
         set=tuple(name for name in wanted if name not in kept),
         variables=tuple(name for name in wanted if name not in present and webhook),
         env_exists=container.env is not None,
@@ -146,8 +146,12 @@ def _part(target: Target, profile: Profile, *, mount: str) -> Part:
 
 
 def sets_limits(workload: str, container: Container) -> bool:
-    """Whether gunicorn's limits are ours to set: in the API, unless its own command line has them."""
-    return workload == "api" and max_requests(container) is None
+    """Whether gunicorn's limits are ours to set: in the API, unless its own command line has them.
+
+    Nor are they where nothing else of ours may be in effect, for an entrypoint may read them: no rotation and no
+    confirmation would lose tasks.
+    """
+    return workload == "api" and max_requests(container) is None and not past_launcher(container, workload)
 
 
 @lru_cache(maxsize=256)  # the same for each pod of a workload
@@ -161,19 +165,21 @@ def variables(profile: Profile, *, limits: bool) -> Mapping[str, str]:
 
 def risks(target: Target, pod: Pod, profile: Profile) -> list[Risk]:
     """Ways of losing tasks, or of filling a node, that stay open in this container."""
-    own = {variable.name: variable.value for variable in target.container.env or ()}
-    limit = max_requests(target.container)
-    if limit is None:
-        limit = own.get("GUNICORN_MAX_REQUESTS", str(profile.env.gunicorn_max_requests))
+    container, spec = target.container, pod.spec
+    past = [Risk.PAST_LAUNCHER] if past_launcher(container, target.workload) else []
+    own = {variable.name: variable.value for variable in container.env or ()}
+    ours = str(profile.env.gunicorn_max_requests) if sets_limits(target.workload, container) else ""
+    option = max_requests(container)
+    limit = own.get("GUNICORN_MAX_REQUESTS", ours) if option is None else option
     off = set((limit or "").strip()) == {"0"}  # as the settings overlay reads it; valueFrom can't be known here
     if target.workload != "api" or not off:
-        return []
-    spec = pod.spec
+        return past
     limited = any(
         resources is not None and resources.limits is not None and "memory" in resources.limits
-        for resources in (target.container.resources, spec.resources if spec else None)
+        for resources in (container.resources, spec.resources if spec else None)
     )
     return [
+        *past,
         *([] if profile.publish.confirm else [Risk.UNCONFIRMED]),
         *([] if limited else [Risk.UNLIMITED]),
     ]

@@ -38,6 +38,7 @@ class Risk(_Code):
 
     UNCONFIRMED = "rotation-off-unconfirmed"
     UNLIMITED = "rotation-off-no-memory-limit"
+    PAST_LAUNCHER = "launcher-bypassed"
     BARE_NEIGHBOUR = "neighbour-not-effective"
     UNCOVERED_NEIGHBOUR = "neighbour-not-covered"
 
@@ -66,6 +67,8 @@ SENTENCES: dict[_Code, str] = {
     "task for as long as the worker lives; set publish.confirm: true, or env.gunicorn_max_requests above 0",
     Risk.UNLIMITED: "worker rotation is off and the container has no memory limit, so nothing would end a leak; set "
     "resources.limits.memory",
+    Risk.PAST_LAUNCHER: "the command may pass the launcher by (a path, `python -m`, a Python with options, a login "
+    "shell, another PATH), and then tasks can be lost; gunicorn's limits are not set; start the program by its name",
     Risk.BARE_NEIGHBOUR: "another container of the pod runs Plane too but sets no command that could be wrapped, so "
     "nothing is in effect in that one; give it its command",
     Risk.UNCOVERED_NEIGHBOUR: "another container of the pod is Plane's too and not covered: it publishes by other "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from itertools import chain, islice
 from typing import Literal, get_args
 
 import msgspec
@@ -47,6 +48,18 @@ _READERS |= {"chmod", "chown", "cat", "head", "tail", "grep", "sed", "awk"}
 # What they read goes on to another program or file, and may be run: `sed s/1200/0/ docker-entrypoint-api.sh | sh`.
 _FLOWS_ON = re.compile(r"[^\n;&|>]{0,400}(?:\|(?!\|)|>(?!&|\s*/dev/null))")
 _SEPARATOR = re.compile(r"[;&|(){}`]|\b(?:then|do|else|if|while|until)\b|!")
+# Ways past our folder on PATH, which the words before a program's name show: gunicorn and celery by a path that is no
+# option's value, and these and manage.py by a Python with options (-m is one), or that is called by path or version.
+_BY_PATH = re.compile(r"(?:^\s*|(?<!\S)(?:--|[^\s-]\S*|\S*sh\s+-\w*c)\s+)[\"']?(?:[^\s=\"'-][^\s=]*)?/$")
+_OTHER_PYTHON = re.compile(r"(?:/python[\w.]*|\bpython3?\.\d+)\s|\bpython[\w.]*\s+-")
+# And shells that have a PATH of their own: a login shell, and one that sets it without what it was. Short bounds, for
+# whoever makes pods may write what takes long to look through.
+_OTHER_PATH = re.compile(
+    _BOUNDARY + r"(?:(?:ba|da|a|z|k)?sh(?:\s+[-+]\w*o\s+\w+|\s+-[\w-]+){0,8}?\s+"
+    r"(?:-[a-zA-Z]{0,8}l[a-zA-Z]{0,8}|--login)(?![\w-])|PATH=(?!\S{0,400}?\$\{?PATH\b))"
+)
+# So many are looked at one by one; no command starts more.
+_STARTED = 100
 # A simple command that reaches further back than this on its line is not looked at to its start.
 _LEAD = 400
 
@@ -86,6 +99,13 @@ def targets(pod: Pod, images: Collection[str]) -> Iterator[Target]:
             role = _role(container, images, stays=stays)
             if role is not None:
                 yield Target(place, index, container, role)
+
+
+def past_launcher(container: Container, workload: str) -> bool:
+    """Whether the command line itself shows that our launcher, which stands first on PATH, may take no part."""
+    line = text(command_line(container))
+    programs = (match for match in islice(_PROGRAM.finditer(line), _STARTED) if _is_past_launcher(match, workload))
+    return any(map(_is_run, chain(islice(_OTHER_PATH.finditer(line), _STARTED), programs)))
 
 
 def _role(container: Container, images: Collection[str], *, stays: bool) -> str | Reason | None:
@@ -142,9 +162,23 @@ def _programs(words: list[str]) -> set[str | Reason]:
     return roles
 
 
+def _is_past_launcher(match: re.Match[str], workload: str) -> bool:
+    before = _SEPARATOR.split(_lead(match, match.start() + 1))[-1]
+    _, _, command = match.groups()
+    if command is None:
+        started = match.string[match.end() : match.end() + 1] != "/"
+        return started and bool(_BY_PATH.search(before) or _OTHER_PYTHON.search(before))
+    return workload == "consumer" and command not in _IDLE_COMMANDS and bool(_OTHER_PYTHON.search(before))
+
+
+def _lead(match: re.Match[str], end: int) -> str:
+    """The line in which something was found, up to `end`."""
+    return match.string[max(0, end - _LEAD) : end].rpartition("\n")[2]
+
+
 def _is_run(match: re.Match[str]) -> bool:
     """Whether what is named is executed there, and not only read or spoken of."""
-    lead = match.string[max(0, match.end() - _LEAD) : match.end()].rpartition("\n")[2]
+    lead = _lead(match, match.end())
     simple = _SEPARATOR.split(lead)[-1].split(maxsplit=1)
     only_read = bool(simple) and simple[0] in _READERS and not _FLOWS_ON.match(match.string, match.end())
     return not only_read and not lead.lstrip().startswith("#")
