@@ -1,7 +1,7 @@
 """What makes pods in a manifest: Kubernetes' own kinds by where their template is, every other kind by its shape.
 
-Nothing that speaks of Plane is passed over in silence: where no pod template holds it, it is told as what can't be
-judged, with its place. Looks at trees only; decides nothing about pods.
+Nothing that speaks of Plane in plain text is passed over in silence: where no pod template holds it, it is told as what
+can't be judged, with its place. Looks at trees only; decides nothing about pods.
 """
 
 from __future__ import annotations
