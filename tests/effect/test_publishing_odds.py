@@ -1,0 +1,384 @@
+"""What strikes a process that publishes from two sides at once, or seldom, with a real RabbitMQ and Redis.
+
+As in test_publishing.py, on the packages of Plane's own image only.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab.cluster import Cluster
+from lab.faults import SWALLOW, AtPublish, Flow, Proxy
+from lab.fixtures import need
+from lab.process import wait_for
+from lab.redis import Redis
+from tests.effect.test_publishing import (
+    AT_ONCE,
+    FIVE,
+    PATIENCE,
+    QUEUE,
+    WAIT,
+    Client,
+    arrive,
+    cli,
+    empty,
+    names,
+    proxy,
+    sent,
+    url,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lab.broker import Broker
+    from lab.images import Image
+
+__all__ = ["proxy"]  # a fixture
+
+pytestmark = pytest.mark.lab
+
+
+def count(redis: Redis, name: str) -> int:
+    """How many entries there are in the spool's `queue`, `doubt` or `aside`."""
+    length = "HLEN" if name == "doubt" else "LLEN"
+    return sum(int(cli(redis, length, found)) for found in cli(redis, "KEYS", f"*:{name}").split())
+
+
+def assert_doubt(client: Client, name: str) -> None:
+    """End the client: the error that it was told of this task says that nobody knows."""
+    (line,) = [line for line in client.log().splitlines() if line.startswith(f"# {name} ")]
+    assert "it may have arrived all the same" in line
+
+
+def left(redis: Redis, *, queue: int, doubt: int) -> None:
+    """Wait until so many are left in a Redis that has stalled."""
+    time.sleep(1)  # for it to do what it was given meanwhile
+    wait_for(lambda: (count(redis, "queue"), count(redis, "doubt")) == (queue, doubt), 5, "nothing more is left there")
+
+
+MEANWHILE = f"""
+{FIVE}
+send("later")
+wait()
+"""
+
+
+def test_what_is_for_a_queue_whose_node_is_away_waits_until_that_is_back(image: Image, redis: Redis) -> None:
+    """Its other nodes know a classic queue, and answer that it is not found while its own node is down."""
+    need("rabbitmq-server", "bubblewrap")
+    empty(redis)
+    with Cluster() as cluster:
+        home, other, _ = cluster.nodes
+        with home.channel() as channel:
+            version = channel.connection.server_properties["version"]
+        if not version.startswith("3."):
+            pytest.skip(f"the home of a classic queue is tried on RabbitMQ 3, and this one is {version}")
+        with Proxy(home.port) as proxy, Client(image, url(proxy), redis, MEANWHILE) as client:
+            client.run()
+            home.kill()
+            proxy.target = other.port
+            proxy.door("refuse")
+            proxy.cut()
+            assert sent(client.go_on())
+            proxy.heal()
+            time.sleep(2)  # for it to be connected to the other node, and to have tried
+            assert {outcome for outcome, _ in client.go_on().values()} == {"sent"}
+            assert count(redis, "aside") == 0
+            home.start()
+            assert {outcome for outcome, _ in client.go_on().values()} == {"sent"}
+            assert set(arrive(other, 8, within=30)) == {"first", *names(5), "last", "later"}
+            assert "set aside" not in client.log()
+
+
+HUNG = f"""
+from plane_webhook import delivery
+delivery.HUNG = 3.0
+its.conf.task_queues = [Queue(name, Exchange(name), name) for name in ("{QUEUE}", "hung")]
+its.conf.task_default_queue = "{QUEUE}"
+send("first")
+send("first-of-hung", queue="hung")
+wait()
+send("stuck", queue="hung")
+for n in range(5):
+    send("kept-%d" % n)
+wait()
+send("last")
+wait()
+"""
+
+
+@contextmanager
+def hanging(broker: Broker) -> Iterator[None]:
+    """Meanwhile the process of the queue `hung` answers nothing; all others of the broker do."""
+    its = 'rabbit_misc:r(<<"/">>, queue, <<"hung">>)'
+    ask = f"{{ok, Q}} = rabbit_amqqueue:lookup({its}), sys:%s(amqqueue:get_pid(Q))."
+    broker.rabbitmqctl("eval", ask % "suspend")
+    try:
+        yield
+    finally:
+        broker.rabbitmqctl("eval", ask % "resume")
+
+
+def test_a_queue_that_hangs_holds_up_its_own_tasks_only(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, HUNG) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        assert sent(client.go_on())
+        with hanging(broker):
+            proxy.heal()
+            assert arrive(broker, 6, within=20) == ["first", *names(5)]
+            assert client.go_on()["last"][0] == "sent"
+            assert arrive(broker, 1, within=20) == ["last"]
+        wait_for(lambda: broker.queue_depth("hung") == 2, 20, "what was for it has arrived")
+        assert broker.take("hung") == ["first-of-hung", "stuck"]
+        assert "set aside" not in client.log()
+    with broker.channel() as channel:
+        channel.queue_delete("hung")
+
+
+def test_a_redis_that_is_full_can_be_emptied(image: Image, proxy: Proxy, broker: Broker, redis: Redis) -> None:
+    with Client(image, url(proxy), redis, FIVE) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        assert sent(client.go_on())
+        cli(redis, "CONFIG", "SET", "maxmemory", "1mb")  # it takes more than that when it is empty
+        try:
+            assert cli(redis, "SET", "one", "more").startswith("OOM")
+            proxy.heal()
+            assert arrive(broker, 6) == ["first", *names(5)]
+            wait_for(lambda: count(redis, "queue") == 0, 5, "it is empty")
+        finally:
+            cli(redis, "CONFIG", "SET", "maxmemory", "0")
+
+
+# Redis is busy for 0.9 s with something else when it is given a task: it takes that afterwards, and nobody hears of it.
+STALLS = """
+import redis
+from plane_webhook import delivery, publisher, spool
+spool.LIVES = delivery.LIVES = publisher.LIVES = 1.5
+publisher.LOOK = 1.0
+BUSY = '''
+local function now() local time = redis.call("TIME") return time[1] + time[2] / 1e6 end
+local over = now() + 0.9
+while now() < over do end
+'''
+do, stalls = spool.Spool._do, []
+def busy(self, script, keys, *arguments):
+    if script is spool.PUT and stalls:
+        stalls.pop()
+        threading.Thread(target=redis.Redis.from_url(sys.argv[2]).eval, args=(BUSY, 0)).start()
+        time.sleep(0.1)
+    return do(self, script, keys, *arguments)
+spool.Spool._do = busy
+send("first")
+"""
+STALLED = (
+    STALLS
+    + """
+wait()
+send("kept-0")
+stalls.append(True)
+send("stalled")
+wait()
+"""
+)
+STALLED_IN_DOUBT = (
+    STALLS
+    + """
+wait()
+stalls.append(True)
+send("stalled")
+wait()
+"""
+)
+
+
+def test_a_redis_that_stalls_is_an_error_that_says_so_and_has_nothing_in_the_end(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, STALLED) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        time.sleep(0.5)
+        told = client.go_on()
+        assert told["kept-0"][0] == "sent"
+        assert told["stalled"][0] == "OperationalError"
+        assert told["stalled"][1] < WAIT + AT_ONCE
+        left(redis, queue=1, doubt=0)
+        proxy.heal()
+        assert arrive(broker, 2) == ["first", "kept-0"]
+        wait_for(lambda: count(redis, "queue") == 0, 5, "it is empty")
+        assert_doubt(client, "stalled")
+
+
+def test_what_was_sent_and_is_an_error_since_redis_stalled_is_not_left_there(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """The broker has it, and answers nothing; so it had been sent, and Redis took it as doubtful."""
+    with Client(image, url(proxy), redis, STALLED_IN_DOUBT) as client:
+        client.run()
+        proxy.flow(down=SWALLOW)
+        proxy.door("refuse")
+        assert client.go_on()["stalled"][0] == "OperationalError"
+        left(redis, queue=0, doubt=0)
+        proxy.heal()
+        assert arrive(broker, 2) == ["first", "stalled"]
+        assert_doubt(client, "stalled")
+
+
+def test_what_is_confirmed_while_redis_stalls_arrives_once(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, STALLED_IN_DOUBT) as client:
+        client.run()
+        proxy.flow(down=Flow(delay=PATIENCE + 0.1 + WAIT + 0.2))  # it is confirmed when Redis has just not answered
+        assert client.go_on()["stalled"][0] == "sent"
+        proxy.flow()
+        time.sleep(3)  # for what is doubtful still, and of nobody who says that he lives, to be sent again
+        assert count(redis, "doubt") == 0
+        assert arrive(broker, 2) == ["first", "stalled"]
+
+
+SECOND = """
+send("first")
+wait()
+send("second")
+wait()
+"""
+# How `install` is called, whether there is a Redis, how the connection ends.
+UNKEPT = {
+    "Redis is away": ("install()", False, "reset"),
+    "retry=False": ("its.conf.task_publish_retry = False; install()", True, "silence"),
+    "no spool": ("install(spool='none', timeout=1.0)", True, "reset"),
+}
+
+
+@pytest.mark.parametrize("why", UNKEPT)
+def test_who_is_told_an_error_is_told_that_it_may_have_arrived(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis, why: str
+) -> None:
+    install, reachable, then = UNKEPT[why]
+    with Client(image, url(proxy), redis, SECOND, install=install, spool=0 if reachable else 1) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.at_publish(AtPublish(forward=1, then=then, pause=0.3))
+        assert client.go_on()["second"][0] == "OperationalError"
+        assert arrive(broker, 2) == ["first", "second"]
+        assert_doubt(client, "second")
+
+
+PACED = """
+send("first")
+wait()
+send("kept-0")
+wait()
+for n in range(1, 10):
+    send("kept-%d" % n)
+    time.sleep(0.5)
+wait()
+"""
+
+
+def test_when_another_redis_takes_over_a_busy_process_keeps_tasks_again(
+    image: Image, proxy: Proxy, broker: Broker
+) -> None:
+    """The old one lives on as a replica of the new one, with the connections that it had: it takes no writes."""
+    with Redis() as old, Redis() as new, Proxy(old.port) as way:
+        cli(old, "CONFIG", "SET", "repl-diskless-sync-delay", "0")
+        cli(new, "REPLICAOF", "127.0.0.1", str(old.port))
+        wait_for(lambda: "master_link_status:up" in cli(new, "INFO", "replication"), 20, "it replicates")
+        with Client(image, url(proxy), old, PACED, spool=way.port) as client:
+            client.run()
+            proxy.door("refuse")
+            proxy.cut()
+            assert sent(client.go_on())
+            wait_for(lambda: count(new, "queue") == 1, 5, "the replica has it")
+            way.target = new.port
+            cli(new, "REPLICAOF", "NO", "ONE")
+            cli(old, "REPLICAOF", "127.0.0.1", str(new.port))
+            told = client.go_on()
+            assert [told[name][0] for name in names(10)[7:]] == ["sent"] * 3  # from the third second on
+            proxy.heal()
+            kept = [name for name, (outcome, _) in told.items() if outcome == "sent"]
+            assert arrive(broker, 2 + len(kept)) == ["first", "kept-0", *kept]
+
+
+CROWD = """
+send("first")
+wait()
+def some(k):
+    for n in range(20):
+        send("client-%d-%d" % (k, n))
+crowd = [threading.Thread(target=some, args=(k,)) for k in range(8)]
+for each in crowd:
+    each.start()
+for each in crowd:
+    each.join()
+wait()
+"""
+
+
+@contextmanager
+def four_channels(broker: Broker) -> Iterator[None]:
+    """Meanwhile the broker allows no more of them on a connection."""
+    its = "rabbit, channel_max"
+    change = f"{{ok, Most}} = application:get_env({its}), application:set_env({its}, 4), Most."
+    most = broker.rabbitmqctl("eval", change).strip()
+    try:
+        yield
+    finally:
+        broker.rabbitmqctl("eval", f"application:set_env({its}, {most}).")
+
+
+def test_more_publishes_at_a_time_than_the_broker_allows_channels_are_no_trouble(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with four_channels(broker):
+        for spool in ("none", "redis"):
+            with Client(image, url(proxy), redis, CROWD, install=f"install(spool={spool!r})") as client:
+                client.run()
+                proxy.flow(down=Flow(delay=0.03))
+                assert {outcome for outcome, _ in client.go_on().values()} == {"sent"}
+                arrived = arrive(broker, 161)
+                assert len(arrived) == len(set(arrived)) == 161
+                assert "in trouble" not in client.log()
+
+
+# As if each had been sent and not confirmed; by a process that counts as dead a second after its end.
+DOUBTFUL = """
+from plane_webhook import spool
+spool.LIVES = 1.0
+own = patches.publisher_for(its.connection_for_write())
+own.publish = lambda message, retry: own.spool.put(message, doubt=True)
+for n in range(12):
+    send("kept-%d" % n)
+wait()
+"""
+NEXT = """
+from plane_webhook import publisher
+publisher.LOOK = 1.0
+send("next")
+wait()
+"""
+
+
+def test_what_a_killed_process_doubted_is_delivered_in_its_order(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, DOUBTFUL) as client:
+        assert sent(client.run())
+        client.process.kill()
+    assert count(redis, "doubt") == 12
+    with Client(image, url(proxy), redis, NEXT) as other:
+        other.run()
+        assert [name for name in arrive(broker, 13) if name != "next"] == names(12)
