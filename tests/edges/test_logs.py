@@ -209,7 +209,8 @@ def test_slow_logs_take_a_look_so_long_and_no_longer() -> None:
 
 def test_the_census_names_each_start_of_a_container_with_our_guard() -> None:
     def container(name: str, workload: str) -> dict[str, Any]:
-        return {"name": name, "image": "x", "command": ["sh", "-c", "x", ARGV0, "", json.dumps({"workload": workload})]}
+        ours = ["# plane-webhook guard 2\n", ARGV0, "", json.dumps({"workload": workload})]
+        return {"name": name, "image": "x", "command": ["sh", "-c", *ours]}
 
     def status(name: str, **given: Any) -> dict[str, Any]:
         return {"name": name, "containerID": f"containerd://{name}", **given}

@@ -39,5 +39,8 @@ def max_requests(container: Container) -> str | None:
     The last one counts. It is "" where there is no number, or none but the jitter's.
     """
     arguments = [variable.value or "" for variable in container.env or () if variable.name == CMD_ARGS]
-    found = _LIMIT.findall(_COMMENT_LINE.sub("", text([*arguments, *command_line(container)])))
+    words = arguments + command_line(container)
+    if not any("--max-requests" in word for word in words):
+        return None
+    found = _LIMIT.findall(_COMMENT_LINE.sub("", text(words)))
     return next((number for jitter, number in reversed(found) if not jitter), "") if found else None

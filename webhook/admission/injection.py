@@ -166,10 +166,11 @@ def variables(profile: Profile, *, limits: bool) -> Mapping[str, str]:
 def risks(target: Target, pod: Pod, profile: Profile) -> list[Risk]:
     """Ways of losing tasks, or of filling a node, that stay open in this container."""
     container, spec = target.container, pod.spec
-    past = [Risk.PAST_LAUNCHER] if past_launcher(container, target.workload) else []
-    own = {variable.name: variable.value for variable in container.env or ()}
-    ours = str(profile.env.gunicorn_max_requests) if sets_limits(target.workload, container) else ""
+    passed = past_launcher(container, target.workload)
+    past = [Risk.PAST_LAUNCHER] if passed else []
     option = max_requests(container)
+    own = {variable.name: variable.value for variable in container.env or ()}
+    ours = "" if passed else str(profile.env.gunicorn_max_requests)
     limit = own.get("GUNICORN_MAX_REQUESTS", ours) if option is None else option
     off = set((limit or "").strip()) == {"0"}  # as the settings overlay reads it; valueFrom can't be known here
     if target.workload != "api" or not off:
