@@ -1097,17 +1097,18 @@ def limit(*_):
     raise SoftTimeLimitExceeded()
 send("first")
 signal.signal(signal.SIGALRM, limit)
+producer = its.producer_pool.acquire()  # kept, for kombu's pools don't outlive what strikes in the midst of them
 end = time.monotonic() + 4
 while time.monotonic() < end:
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.02)
         for n in range(100):
-            its.send_task("lab.task", task_id="in-a-loop")
+            its.send_task("lab.task", task_id="in-a-loop", producer=producer)
     except Exception:  # kombu makes another one of what strikes while it encodes
         told[0] += 1
 signal.setitimer(signal.ITIMER_REAL, 0)
 print("# limits", raised[0], "told", told[0], file=sys.stderr, flush=True)
-send("last")
+send("last", producer=producer)
 wait()
 """
 

@@ -40,7 +40,7 @@ LOST = OperationalError("the connection is gone")  # an answer: none can come an
 
 
 class Job:
-    """A message that somebody waits for.
+    """A message that one caller waits for.
 
     `outcome`: what the caller is told (None: nothing yet; True, an error, KEEP). `answer`: what became of what was sent.
     `written`: the broker may have it, for it was sent and not refused.
@@ -51,7 +51,7 @@ class Job:
         "retry",
         "keepable",
         "begun",
-        "done",
+        "gate",
         "outcome",
         "link",
         "sent",
@@ -64,8 +64,26 @@ class Job:
     def __init__(self, message, retry, keepable):
         self.begun = time.monotonic()
         self.message, self.retry, self.keepable = message, retry, keepable
-        self.done, self.doubted, self.written = threading.Event(), False, False
+        self.doubted, self.written = False, False
         self.outcome = self.link = self.sent = self.answer = None
+        # Not an Event: a time limit that strikes in its wait() can leave its lock locked, and whoever sets it waits for ever.
+        self.gate = threading.Lock()
+        self.gate.acquire()
+
+    def wait(self, seconds):
+        """Wait until it is done, for its caller."""
+        self.gate.acquire(timeout=max(seconds, 0))
+
+    def done(self):
+        """Let go of the caller, who waits or will."""
+        try:
+            self.gate.release()
+        except RuntimeError:  # he is let go already
+            pass
+
+    def again(self):
+        """There is something to wait for again."""
+        self.gate.acquire(blocking=False)
 
 
 class Publisher:
@@ -155,7 +173,7 @@ class Publisher:
             self.wake()
 
     def _wait(self, job):
-        self._hear(job, max(job.begun + self.patience - time.monotonic(), 0))
+        self._hear(job, job.begun + self.patience - time.monotonic())
         if job.outcome is None and not job.keepable:
             self._hear(job, self.timeout)
         with self.lock:
@@ -167,7 +185,7 @@ class Publisher:
     def _hear(self, job, seconds):
         """Wait for its outcome."""
         try:
-            job.done.wait(seconds)
+            job.wait(seconds)
         except BaseException as error:  # a time limit of the task's that publishes
             self._abandon(job, error)
             raise
@@ -226,7 +244,7 @@ class Publisher:
             if link is None or link.blocked or link.silent(time.monotonic()) > 2 * self.patience or self.state.lasting:
                 return False
             job.outcome, job.keepable = None, False
-            job.done.clear()
+            job.again()
             if job.link is None or job.answer is LOST:  # not on its way any more
                 job.link = job.answer = None
                 self.jobs.append(job)
@@ -442,7 +460,7 @@ class Publisher:
                 self._to_be_kept(job)
             elif job.outcome is None:
                 job.outcome = self._error(doubt=job.written) if answer is LOST else answer
-        job.done.set()
+        job.done()
         if doubted:
             self._no_doubt(job)
 
@@ -558,7 +576,7 @@ class Publisher:
                 self._to_be_kept(job)
             else:
                 continue  # it has some seconds yet
-            job.done.set()
+            job.done()
         self.jobs = deque(job for job in self.jobs if job.outcome is None)
 
     def _to_be_kept(self, job):
