@@ -20,10 +20,10 @@ import httpx
 
 from lab.cache import LabError, say
 from lab.controlplane import ControlPlane
+from lab.injected import inject
+from lab.operating import APPLY, OWN, Operate, metrics
+from lab.pods import INJECT, api_pod, create
 from lab.process import exit_on_sigterm, wait_for
-from tests.e2e.cluster import INJECT, api_pod, create
-from tests.e2e.operating import APPLY, OWN, Operate, metrics
-from tests.effect.injected import inject
 from webhook.cluster.api import Api
 from webhook.cluster.census import Census, namespaces
 from webhook.settings import Settings

@@ -22,9 +22,9 @@ from lab import images
 from lab.broker import Broker
 from lab.cache import LabError, say
 from lab.container import Container
+from lab.injected import SHELLS, Json, code, inject, pod, script, with_code
 from lab.packages import ensure_packages
 from lab.process import exit_on_sigterm, free_port
-from tests.effect.injected import SHELLS, Json, code, inject, pod, script, with_code
 from webhook.admission.injection import MOUNT_PATH
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from itertools import count
 from lab import images
 from lab.broker import Broker
 from lab.cache import LabError, say
+from lab.load import Steady
 from lab.node import Node
 from lab.node import webhook as ours
 from lab.node.plane import API, INJECTED, QUICK, Release
+from lab.pods import SHORT
 from lab.postgres import Postgres
 from lab.process import exit_on_sigterm, wait_for
 from lab.redis import Redis
-from tests.e2e.cluster import SHORT
-from tests.e2e.load import Steady
 
 READS, EXPORTS = 10, 5  # a second
 AFTER = 5.0  # seconds of load when the old pod has been told to leave

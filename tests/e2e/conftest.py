@@ -10,10 +10,10 @@ import pytest
 from lab.cache import LabError
 from lab.controlplane import ControlPlane
 from lab.controlplane.programs import WANTED, binary
+from lab.operating import installed, operate, serving
 from lab.webhook import Webhook
 from tests.e2e.idling import Idling
 from tests.e2e.idling import idling as background
-from tests.e2e.operating import installed, operate, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from lab.load import connections
+from lab.pods import apart, api_pod, create, injected
 from lab.process import wait_for
 from lab.webhook import Webhook
-from tests.e2e.cluster import apart, api_pod, create, injected
-from tests.e2e.load import connections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

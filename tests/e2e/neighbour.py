@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.e2e.cluster import Pod
+    from lab.pods import Pod
 
 Operations = list[dict[str, Any]]
 

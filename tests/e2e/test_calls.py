@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
+from lab.load import Load, connections
 from lab.packages import ensure_packages, program
+from lab.pods import INJECT, WEBHOOK, apart, api_pod, create, injected, registered, unharmed
 from lab.process import Process, free_port, wait_for
 from lab.webhook import Webhook
-from tests.e2e.cluster import INJECT, WEBHOOK, apart, api_pod, create, injected, registered, unharmed
-from tests.e2e.load import Load, connections
 
 if TYPE_CHECKING:
     from lab.controlplane import ControlPlane

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab.pods import api_pod, create
 from lab.process import wait_for
-from tests.e2e.cluster import api_pod, create
 from webhook.cluster import census
 from webhook.cluster.api import Api
 from webhook.cluster.census import Census, Found

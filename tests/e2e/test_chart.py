@@ -17,9 +17,9 @@ import yaml
 from lab.cache import LabError
 from lab.container import Container
 from lab.controlplane.programs import VERSIONS, WANTED, binary
+from lab.pods import create
 from lab.process import wait_for
 from lab.webhook import Webhook, command
-from tests.e2e.cluster import create
 from webhook.settings import Settings, parse
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lab.controlplane import ControlPlane
     from lab.images import Image
-    from tests.e2e.cluster import Pod
+    from lab.pods import Pod
 
 pytestmark = pytest.mark.lab
 

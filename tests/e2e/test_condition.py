@@ -16,9 +16,9 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 
+from lab.pods import ENTRYPOINT, INJECT, WEBHOOK, api_pod, create, injected, registered, unharmed
 from lab.process import wait_for
 from lab.webhook import Webhook
-from tests.e2e.cluster import ENTRYPOINT, INJECT, WEBHOOK, api_pod, create, injected, registered, unharmed
 from tests.property.strategies import IMAGES, commands, fields, plane_commands, words
 from webhook.admission import decide
 from webhook.admission.review import Pod

@@ -13,11 +13,11 @@ import pytest
 import trustme
 
 from lab.controlplane.programs import binary
+from lab.operating import OWN, SECRET, Operate, secret
+from lab.pods import INJECT, api_pod, create, injected
 from lab.process import wait_for
 from lab.webhook import COMMAND, Webhook
-from tests.e2e.cluster import INJECT, api_pod, create, injected
 from tests.e2e.neighbour import neighbour, registration
-from tests.e2e.operating import OWN, SECRET, Operate, secret
 from webhook import __version__
 from webhook.cluster.api import Api
 from webhook.cluster.doctor import NOTES, PROBLEMS, as_json, examine

@@ -18,8 +18,8 @@ import pytest
 
 from lab.container import Container
 from lab.controlplane import CHART
+from lab.pods import INJECT, Pod, injected, registered, unharmed
 from lab.process import free_port, wait_for
-from tests.e2e.cluster import INJECT, Pod, injected, registered, unharmed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab.operating import ACCOUNT, HEAL, Operate, as_account, bind, healed, kubelet, released
+from lab.pods import INJECT, api_pod, create
 from lab.process import wait_for
 from lab.webhook import Webhook
-from tests.e2e.cluster import INJECT, api_pod, create
-from tests.e2e.operating import ACCOUNT, HEAL, Operate, as_account, bind, healed, kubelet, released
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

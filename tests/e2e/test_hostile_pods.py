@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lab.process import wait_for
-from tests.e2e.cluster import (
+from lab.pods import (
     ENTRYPOINT,
     INJECT,
     PROVENANCE,
@@ -19,13 +18,14 @@ from tests.e2e.cluster import (
     unharmed,
     without_injection,
 )
+from lab.process import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lab.controlplane import ControlPlane
+    from lab.pods import Pod
     from lab.webhook import Webhook
-    from tests.e2e.cluster import Pod
 
 pytestmark = pytest.mark.lab
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from lab.operating import ACCOUNT, SECRET, Operate, endpoint
+from lab.pods import INJECT, api_pod, create, injected, unharmed
 from lab.process import wait_for
 from lab.webhook import Webhook, command
-from tests.e2e.cluster import INJECT, api_pod, create, injected, unharmed
-from tests.e2e.operating import ACCOUNT, SECRET, Operate, endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

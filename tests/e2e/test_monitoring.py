@@ -15,11 +15,11 @@ import yaml
 
 from lab.cache import LabError
 from lab.fixtures import need
+from lab.operating import OWN, Operate
 from lab.packages import program
+from lab.pods import INJECT, api_pod, create, injected
 from lab.process import wait_for
 from lab.prometheus import Prometheus
-from tests.e2e.cluster import INJECT, api_pod, create, injected
-from tests.e2e.operating import OWN, Operate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

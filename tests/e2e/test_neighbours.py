@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab.pods import ENTRYPOINT, INJECT, PROVENANCE, api_pod, create, essence, injected, registered, unharmed
 from lab.process import wait_for
-from tests.e2e.cluster import ENTRYPOINT, INJECT, PROVENANCE, api_pod, create, essence, injected, registered, unharmed
 from tests.e2e.neighbour import neighbour, registration
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lab.controlplane import ControlPlane
+    from lab.pods import Pod
     from lab.webhook import Webhook
-    from tests.e2e.cluster import Pod
     from tests.e2e.neighbour import Operations
 
 pytestmark = pytest.mark.lab

@@ -11,10 +11,7 @@ import pytest
 from cryptography import x509
 
 import certs
-from lab.process import wait_for
-from lab.webhook import Webhook
-from tests.e2e.cluster import INJECT, api_pod, create, injected, unharmed
-from tests.e2e.operating import (
+from lab.operating import (
     ACCOUNT,
     APPLY,
     MANIFESTS,
@@ -30,6 +27,9 @@ from tests.e2e.operating import (
     metrics,
     secret,
 )
+from lab.pods import INJECT, api_pod, create, injected, unharmed
+from lab.process import wait_for
+from lab.webhook import Webhook
 from webhook.cluster.registration import condition
 from webhook.settings import Settings
 

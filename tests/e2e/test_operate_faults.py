@@ -12,10 +12,7 @@ import pytest
 
 import certs
 from lab.controlplane import ControlPlane
-from lab.process import wait_for
-from lab.webhook import Webhook
-from tests.e2e.cluster import api_pod, create, injected, unharmed
-from tests.e2e.operating import (
+from lab.operating import (
     ACCOUNT,
     HEAL,
     OWN,
@@ -31,6 +28,9 @@ from tests.e2e.operating import (
     released,
     secret,
 )
+from lab.pods import api_pod, create, injected, unharmed
+from lab.process import wait_for
+from lab.webhook import Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

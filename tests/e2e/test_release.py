@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lab.controlplane import CHART
+from lab.pods import INJECT, api_pod, create, essence, injected, registered, unharmed, without_injection
 from lab.process import wait_for
-from tests.e2e.cluster import INJECT, api_pod, create, essence, injected, registered, unharmed, without_injection
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lab.controlplane import ControlPlane
+    from lab.pods import Pod
     from lab.webhook import Webhook
-    from tests.e2e.cluster import Pod
 
 pytestmark = pytest.mark.lab
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from lab.pods import INJECT, api_pod, create, injected, registered, unharmed
 from lab.process import wait_for
-from tests.e2e.cluster import INJECT, api_pod, create, injected, registered, unharmed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

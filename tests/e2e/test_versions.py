@@ -15,8 +15,8 @@ import yaml
 
 from lab.controlplane import ControlPlane
 from lab.controlplane.programs import VERSIONS
+from lab.pods import INJECT, api_pod, create, injected, registered, unharmed
 from lab.webhook import Webhook
-from tests.e2e.cluster import INJECT, api_pod, create, injected, registered, unharmed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lab.pods import INJECT, essence, registered, unharmed, without_injection
 from lab.webhook import Webhook
-from tests.e2e.cluster import INJECT, essence, registered, unharmed, without_injection
 from tests.e2e.test_release import API, CELERY, OTHERS, release, touched
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.container import Container
-from tests.effect.injected import (
+from lab.injected import (
     ASKED_LIMITS,
     RESTRICTED,
     SETTINGS,

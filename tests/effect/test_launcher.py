@@ -21,8 +21,7 @@ import pytest
 
 from lab import images
 from lab.container import Container, Shell
-from lab.packages import program
-from tests.effect.injected import (
+from lab.injected import (
     ASKED_LIMITS,
     DEFAULTS,
     ENTRYPOINT,
@@ -49,6 +48,7 @@ from tests.effect.injected import (
     with_files,
     word,
 )
+from lab.packages import program
 from webhook import payload
 from webhook.admission.injection import ARGV0, MOUNT_PATH, VOLUME
 

@@ -19,9 +19,7 @@ import pytest
 
 from lab.container import Container, Shell
 from lab.faults import SWALLOW, Proxy
-from lab.process import free_port, wait_for
-from lab.redis import Redis
-from tests.effect.injected import (
+from lab.injected import (
     DEFAULTS,
     OVERLAY,
     SETTINGS,
@@ -39,6 +37,8 @@ from tests.effect.injected import (
     with_files,
     word,
 )
+from lab.process import free_port, wait_for
+from lab.redis import Redis
 from webhook import payload
 from webhook.admission import target
 from webhook.admission.injection import MOUNT_PATH

@@ -15,7 +15,7 @@ import pytest
 
 from lab import images
 from lab.cache import LabError
-from tests.effect.injected import NO_BROKER, SETTINGS, Json, Ran, inject, pod, run, script, with_code
+from lab.injected import NO_BROKER, SETTINGS, Json, Ran, inject, pod, run, script, with_code
 from webhook import payload
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import pytest
 
 from bench.effect.versions import COMBINATIONS, Combination
 from lab import images
+from lab.injected import EXPORTS, GUARD, PACKED, SETTINGS, inject, pod
 from lab.packages import program
-from tests.effect.injected import EXPORTS, GUARD, PACKED, SETTINGS, inject, pod
 from webhook import payload
 
 if TYPE_CHECKING:

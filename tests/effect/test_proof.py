@@ -16,9 +16,7 @@ import pytest
 
 from lab import images
 from lab.container import Container, Shell
-from lab.process import free_port, wait_for
-from lab.redis import Redis
-from tests.effect.injected import (
+from lab.injected import (
     DEFAULTS,
     NO_BROKER,
     OVERLAY,
@@ -32,6 +30,8 @@ from tests.effect.injected import (
     with_files,
     word,
 )
+from lab.process import free_port, wait_for
+from lab.redis import Redis
 from webhook import payload
 from webhook.admission.injection import MOUNT_PATH
 

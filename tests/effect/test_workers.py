@@ -19,8 +19,8 @@ from bench.effect.versions import COMBINATIONS, PLANES, Combination
 from lab import images
 from lab.container import Container
 from lab.fixtures import need, of_kind
+from lab.injected import Json, inject, pod
 from lab.process import wait_for
-from tests.effect.injected import Json, inject, pod
 from tests.effect.test_proof import CELERY_WORKLOADS, KEY, code
 
 if TYPE_CHECKING:

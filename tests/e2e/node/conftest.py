@@ -13,8 +13,8 @@ import pytest
 from lab.broker import Broker
 from lab.node import webhook as ours
 from lab.node.plane import Release
+from lab.pods import INJECT
 from lab.postgres import Postgres
-from tests.e2e.cluster import INJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

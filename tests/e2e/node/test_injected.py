@@ -14,10 +14,10 @@ import pytest
 
 from lab.cache import LabError
 from lab.container import Shell
+from lab.load import Steady
 from lab.node.plane import API, BEAT, INJECTED, WORKER, Release
+from lab.pods import SHORT
 from lab.process import wait_for
-from tests.e2e.cluster import SHORT
-from tests.e2e.load import Steady
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lab.node import webhook as ours
+from lab.operating import bind
+from lab.pods import INJECT
 from lab.process import wait_for
-from tests.e2e.cluster import INJECT
-from tests.e2e.operating import bind
 from webhook.cluster.api import Api
 from webhook.cluster.doctor import examine
 

@@ -14,8 +14,8 @@ from lab.node import ADDRESS, Node
 from lab.node import webhook as ours
 from lab.node.configuration import API
 from lab.node.programs import built
+from lab.pods import INJECT, WEBHOOK, api_pod, create, injected
 from lab.process import wait_for
-from tests.e2e.cluster import INJECT, WEBHOOK, api_pod, create, injected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

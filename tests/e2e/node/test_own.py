@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lab.load import Steady
 from lab.node import webhook as ours
+from lab.pods import INJECT, WEBHOOK, api_pod, create, injected
 from lab.process import wait_for
-from tests.e2e.cluster import INJECT, WEBHOOK, api_pod, create, injected
-from tests.e2e.load import Steady
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,8 +20,8 @@ from lab import ourimage
 from lab.node import is_ready
 from lab.node import webhook as ours
 from lab.node.plane import INJECTED
+from lab.pods import SHORT
 from lab.process import wait_for
-from tests.e2e.cluster import SHORT
 
 if TYPE_CHECKING:
     from lab.node import Node

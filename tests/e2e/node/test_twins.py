@@ -9,8 +9,8 @@ import pytest
 
 from lab.container import Container
 from lab.node import images
+from lab.pods import create
 from lab.process import wait_for
-from tests.e2e.cluster import create
 
 if TYPE_CHECKING:
     from lab.images import Image

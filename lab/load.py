@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from lab.meanwhile import Meanwhile
-from tests.e2e.cluster import api_pod, create, injected
+from lab.pods import api_pod, create, injected
 
 if TYPE_CHECKING:
     from collections.abc import Callable

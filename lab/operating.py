@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from lab.pods import INJECT, api_pod, create, injected
 from lab.process import Process, Startable, free_port, wait_for
 from lab.webhook import COMMAND, Webhook
-from tests.e2e.cluster import INJECT, api_pod, create, injected
 
 if TYPE_CHECKING:
     from lab.controlplane import ControlPlane
@@ -35,7 +35,7 @@ SECRET = "plane-webhook-tls"
 REPLICA = "replica.lab.test"
 HEAL = {**INJECT, "plane-webhook/heal": "enabled"}
 
-MANIFESTS = Path(__file__).parents[2] / "manifests/operate"
+MANIFESTS = Path(__file__).parents[1] / "manifests/operate"
 APPLY = ("apply", "--server-side", "--validate=strict", "-k", MANIFESTS)
 
 
@@ -52,7 +52,7 @@ class Operate(Startable):
         self._plane = plane
         self._words = words
         self._environment = {"OPERATE_WRITES": str(writes), "OPERATE_AHEAD": str(ahead)}
-        self._program = [sys.executable, "-m", "tests.e2e.operating"] if impatient else [COMMAND]
+        self._program = [sys.executable, "-m", "lab.operating"] if impatient else [COMMAND]
         self.runs = 0
 
     def start(self) -> None:
