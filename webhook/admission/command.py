@@ -33,14 +33,13 @@ def text(words: list[str]) -> str:
     return " ".join(f"\n{word}\n" if re.search(r"\s", word) else word for word in words)[:_LOOKED_AT]
 
 
-def max_requests(container: Container) -> str | None:
-    """The limit that the container's command line, or its GUNICORN_CMD_ARGS, gives gunicorn; None where it gives none.
+def max_requests(container: Container, words: list[str]) -> str | None:
+    """The limit that the container's `words`, or its GUNICORN_CMD_ARGS, give gunicorn; None where they give none.
 
     The last one counts. It is "" where there is no number, or none but the jitter's.
     """
-    arguments = [variable.value or "" for variable in container.env or () if variable.name == CMD_ARGS]
-    words = arguments + command_line(container)
-    if not any("--max-requests" in word for word in words):
+    words = [variable.value or "" for variable in container.env or () if variable.name == CMD_ARGS] + words
+    if "--max-requests" not in " ".join(words):
         return None
     found = _LIMIT.findall(_COMMENT_LINE.sub("", text(words)))
     return next((number for jitter, number in reversed(found) if not jitter), "") if found else None

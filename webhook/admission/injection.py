@@ -18,11 +18,10 @@ from typing import Any
 import msgspec
 
 from webhook import __version__, payload
-from webhook.admission.command import max_requests
 from webhook.admission.guard import ARGV0, told
 from webhook.admission.reasons import Reason, Risk
-from webhook.admission.review import Container, Mount, Pod, patch_field
-from webhook.admission.target import Place, Target, past_launcher
+from webhook.admission.review import Mount, Pod, patch_field
+from webhook.admission.target import Place, Target
 from webhook.settings import Profile
 
 MOUNT_PATH = "/plane-webhook"
@@ -120,21 +119,22 @@ def excess(injection: Injection, pod: Pod, size: int) -> Reason | None:
 def _part(target: Target, profile: Profile, *, mount: str) -> Part:
     container = target.container
     present = {variable.name: variable.value for variable in container.env or ()}
-    limits = sets_limits(target.workload, container)
-    wanted, known = (variables(profile, limits=each) for each in (limits, target.workload == "api"))
+    wanted = known = variables(profile, limits=target.limits)
+    if target.workload == "api" and not target.limits:
+        known = variables(profile, limits=True)
     webhook = profile.precedence == "webhook"
     # Of a container that we have seen, what has our value is ours, unless our guard was told that it is the user's.
     seen = told(container)
     ours = wanted.keys() - seen.get("kept", ()) if seen is not None and webhook else set()
     kept = {name for name, value in known.items() if name in present and (name not in ours or present[name] != value)}
-    if max_requests(container) is not None:
+    if target.limit is not None:
         kept |= known.keys() - wanted.keys()
     return Part(
         place=target.place,
         index=target.index,
         name=container.name or "",
         workload=target.workload,
-        limits=limits,
+        limits=target.limits,
         wrap=seen is None,
         kept=tuple(name for name in known if name in kept),
         set=tuple(name for name in wanted if name not in kept),
@@ -143,15 +143,6 @@ def _part(target: Target, profile: Profile, *, mount: str) -> Part:
         mount=mount,
         mounts_exist=container.volume_mounts is not None,
     )
-
-
-def sets_limits(workload: str, container: Container) -> bool:
-    """Whether gunicorn's limits are ours to set: in the API, unless its own command line has them.
-
-    Nor are they where nothing else of ours may be in effect, for an entrypoint may read them: no rotation and no
-    confirmation would lose tasks.
-    """
-    return workload == "api" and max_requests(container) is None and not past_launcher(container, workload)
 
 
 @lru_cache(maxsize=256)  # the same for each pod of a workload
@@ -166,12 +157,10 @@ def variables(profile: Profile, *, limits: bool) -> Mapping[str, str]:
 def risks(target: Target, pod: Pod, profile: Profile) -> list[Risk]:
     """Ways of losing tasks, or of filling a node, that stay open in this container."""
     container, spec = target.container, pod.spec
-    passed = past_launcher(container, target.workload)
-    past = [Risk.PAST_LAUNCHER] if passed else []
-    option = max_requests(container)
+    past = [Risk.PAST_LAUNCHER] if target.passed else []
     own = {variable.name: variable.value for variable in container.env or ()}
-    ours = "" if passed else str(profile.env.gunicorn_max_requests)
-    limit = own.get("GUNICORN_MAX_REQUESTS", ours) if option is None else option
+    ours = "" if target.passed else str(profile.env.gunicorn_max_requests)
+    limit = own.get("GUNICORN_MAX_REQUESTS", ours) if target.limit is None else target.limit
     off = set((limit or "").strip()) == {"0"}  # as the settings overlay reads it; valueFrom can't be known here
     if target.workload != "api" or not off:
         return past

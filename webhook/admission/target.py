@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from webhook.admission.command import command_line, text
+from webhook.admission.command import command_line, max_requests, text
 from webhook.admission.reasons import Reason
 from webhook.admission.review import Container, Pod
 from webhook.settings import Workload
@@ -58,6 +58,9 @@ _OTHER_PATH = re.compile(
     _BOUNDARY + r"(?:(?:ba|da|a|z|k)?sh(?:\s+[-+]\w*o\s+\w+|\s+-[\w-]+){0,8}?\s+"
     r"(?:-[a-zA-Z]{0,8}l[a-zA-Z]{0,8}|--login)(?![\w-])|PATH=(?!\S{0,400}?\$\{?PATH\b))"
 )
+# Without one of these there is nothing of the above to be found, and most pods have none.
+_HINTS = ("gunicorn", "celery", "manage.py", "PATH=")
+_LOGIN_HINT = re.compile(r"\s--?[a-zA-Z]{0,8}l")
 # So many are looked at one by one; no command starts more.
 _STARTED = 100
 # A simple command that reaches further back than this on its line is not looked at to its start.
@@ -67,12 +70,23 @@ Place = Literal["containers", "initContainers"]
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A container of Plane: its place in the pod's spec, and the workload that it is, or the reason why it is none."""
+    """A container of Plane: its place in the pod's spec, and the workload that it is, or the reason why it is none.
+
+    `passed`: its command may pass the launcher by; `limit`: its own for gunicorn's requests, as `max_requests` has it.
+    """
 
     place: Place
     index: int
     container: Container
     role: str | Reason
+    passed: bool
+    limit: str | None
+
+    @classmethod
+    def of(cls, place: Place, index: int, container: Container, role: str | Reason, words: list[str]) -> Target:
+        """Make one of the container's `words`."""
+        passed = not isinstance(role, Reason) and _past_launcher(words, role)
+        return cls(place, index, container, role, passed, max_requests(container, words) if role == "api" else None)
 
     @property
     def workload(self) -> str:
@@ -83,6 +97,15 @@ class Target(msgspec.Struct, frozen=True):
     def wrappable(self) -> bool:
         """Whether there is a command. Args alone go to the image's ENTRYPOINT, which a command would replace."""
         return bool(self.container.command)
+
+    @property
+    def limits(self) -> bool:
+        """Whether gunicorn's limits are ours to set: in the API, unless its own command line has them.
+
+        Nor are they where nothing else of ours may be in effect, for an entrypoint may read them: no rotation and no
+        confirmation would lose tasks.
+        """
+        return self.role == "api" and self.limit is None and not self.passed
 
 
 def targets(pod: Pod, images: Collection[str]) -> Iterator[Target]:
@@ -96,20 +119,23 @@ def targets(pod: Pod, images: Collection[str]) -> Iterator[Target]:
         for index, container in enumerate(containers or ()):
             # An init container that ends may borrow Plane's image to wait for something; a sidecar stays.
             stays = place == "containers" or container.restart_policy == "Always"
-            role = _role(container, images, stays=stays)
+            words = command_line(container)
+            role = _role(container, words, images, stays=stays)
             if role is not None:
-                yield Target(place, index, container, role)
+                yield Target.of(place, index, container, role, words)
 
 
-def past_launcher(container: Container, workload: str) -> bool:
+def _past_launcher(words: list[str], workload: str) -> bool:
     """Whether the command line itself shows that our launcher, which stands first on PATH, may take no part."""
-    line = text(command_line(container))
+    line = " ".join(words)
+    if not any([hint in line for hint in _HINTS]) and not _LOGIN_HINT.search(line):
+        return False
+    line = text(words)
     programs = (match for match in islice(_PROGRAM.finditer(line), _STARTED) if _is_past_launcher(match, workload))
     return any(map(_is_run, chain(islice(_OTHER_PATH.finditer(line), _STARTED), programs)))
 
 
-def _role(container: Container, images: Collection[str], *, stays: bool) -> str | Reason | None:
-    words = command_line(container)
+def _role(container: Container, words: list[str], images: Collection[str], *, stays: bool) -> str | Reason | None:
     if words and words[0].rpartition("/")[2] in _READERS:
         return None
     repository = _repository(container.image)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from webhook.admission import Reason, Risk, decide
+from webhook.admission.command import command_line
 from webhook.admission.guard import Told, told
-from webhook.admission.injection import PROVENANCE, sets_limits, variables
+from webhook.admission.injection import PROVENANCE, variables
 from webhook.admission.review import Container, Pod
+from webhook.admission.target import Target
 from webhook.settings import Env, Profile, Publish
 
 
@@ -110,8 +112,9 @@ def _same(container: Container, said: Told, profile: Profile) -> bool:
     # What an earlier version did not know was as it is by default.
     defaults = Publish().model_dump(mode="json")
     publish = {**defaults, **(said.get("publish") or {})}
+    target = Target.of("containers", 0, container, str(said.get("workload")), command_line(container))
     return (
         {name: publish[name] for name in defaults} == profile.publish.model_dump(mode="json")
-        and said.get("env") == variables(profile, limits=sets_limits(str(said.get("workload")), container))
+        and said.get("env") == variables(profile, limits=target.limits)
         and said.get("precedence") == profile.precedence
     )
