@@ -128,7 +128,7 @@ def targets(pod: Pod, images: Collection[str]) -> Iterator[Target]:
 def _past_launcher(words: list[str], workload: str) -> bool:
     """Whether the command line itself shows that our launcher, which stands first on PATH, may take no part."""
     line = " ".join(words)
-    if not any([hint in line for hint in _HINTS]) and not _LOGIN_HINT.search(line):
+    if not any(hint in line for hint in _HINTS) and not _LOGIN_HINT.search(line):
         return False
     line = text(words)
     programs = (match for match in islice(_PROGRAM.finditer(line), _STARTED) if _is_past_launcher(match, workload))
