@@ -1,0 +1,1 @@
+"""What things cost and what they lose, measured beside others: one program for each question."""
