@@ -74,6 +74,7 @@ def test_what_passes_the_launcher_by_is_said_and_no_limit_is_set(command: list[s
         ["sh", "-c", f"export PATH=/x:$PATH PYTHONPATH=/y; exec {ENTRYPOINT}"],
         ["sh", "-c", f'export PATH="${{PATH}}:/x"; exec {ENTRYPOINT}'],
         ["sh", "-c", f"echo PATH=/x; exec {ENTRYPOINT}"],
+        ["sh", "-c", f"env | grep -vE 'PATH=|SHLVL='; exec {ENTRYPOINT}"],
         ["sh", "-c", f"# bash -l\nexec {ENTRYPOINT}"],
     ],
     ids=" ".join,

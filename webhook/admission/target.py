@@ -56,7 +56,7 @@ _OTHER_PYTHON = re.compile(r"(?:/python[\w.]*|\bpython3?\.\d+)\s|\bpython[\w.]*\
 # whoever makes pods may write what takes long to look through.
 _OTHER_PATH = re.compile(
     _BOUNDARY + r"(?:(?:ba|da|a|z|k)?sh(?:\s+[-+]\w*o\s+\w+|\s+-[\w-]+){0,8}?\s+"
-    r"(?:-[a-zA-Z]{0,8}l[a-zA-Z]{0,8}|--login)(?![\w-])|PATH=(?!\S{0,400}?\$\{?PATH\b))"
+    r"(?:-[a-zA-Z]{0,8}l[a-zA-Z]{0,8}|--login)(?![\w-])|PATH=(?![|)]|\S{0,400}?\$\{?PATH\b))"
 )
 # Without one of these there is nothing of the above to be found, and most pods have none.
 _HINTS = ("gunicorn", "celery", "manage.py", "PATH=")
