@@ -277,7 +277,8 @@ AMISS = {"the overlay": "SyntaxError: .*", "the settings": "settings.json can't 
 @pytest.mark.parametrize("how", AMISS)
 def test_what_is_amiss_leaves_the_command_as_it_was_and_one_line_says_so(small: Image, shell: Shell, how: str) -> None:
     for entrypoint, command in ((API, "register_instance"), (CONSUMER, "sync")):
-        what = calling(f"exec python manage.py {command} x --max-requests 0", entrypoint)
+        # Not in the pod's own words, where they would be its operator's.
+        what = calling(f"exec python manage.py {command} x $OPTIONS", entrypoint, env={"OPTIONS": "--max-requests 0"})
         plain, ours = run(small, what, shell=shell), run(small, broken(inject(what), how), shell=shell)
         assert ours.shown["argv"][1:] == plain.shown["argv"][1:]  # no rotation that a command could not take
         defaults = DEFAULTS if entrypoint == API else CELERYS
