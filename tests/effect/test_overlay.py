@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -211,6 +212,15 @@ def check(
     )
     assert run.stderr == ""
     return run.returncode, run.stdout.splitlines()
+
+
+def test_nothing_of_ours_is_named_as_a_setting() -> None:
+    tree = ast.parse(payload.FILES["lib/plane_webhook_settings.py"])
+    stored = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    taken = [
+        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
+    assert not [name for name in stored + taken if name.isupper()]
 
 
 def test_the_check_answers_alike(python: Path, tmp_path: Path) -> None:

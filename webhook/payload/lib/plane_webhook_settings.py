@@ -18,14 +18,14 @@ from plane_webhook.asked import LIMITS as limits
 from plane_webhook.asked import asked, no_amqp, overrides, read
 
 
-DEFAULT = "plane.settings.production"  # what Plane's own code takes where DJANGO_SETTINGS_MODULE is not set
+default = "plane.settings.production"  # what Plane's own code takes where DJANGO_SETTINGS_MODULE is not set
 
 
 def overlay():
     """Everything upper-case of Plane's settings module, then what was asked for."""
     import importlib
 
-    name = os.environ.get("PLANE_WEBHOOK_BASE_SETTINGS") or DEFAULT
+    name = os.environ.get("PLANE_WEBHOOK_BASE_SETTINGS") or default
     package = name.partition(".")[0]
     if package != name and package not in sys.modules:
         # Settings are wanted before Plane's package is imported (tracing agents do that). Its import wants them too, and
@@ -62,7 +62,7 @@ def elsewhere(folder):
 
     `folder` is where the program looks first; `-`: nobody can tell from here where that is.
     """
-    if folder == "-" or os.environ.get("PLANE_WEBHOOK_BASE_SETTINGS") != DEFAULT:
+    if folder == "-" or os.environ.get("PLANE_WEBHOOK_BASE_SETTINGS") != default:
         return False
     places = [folder or "."] + os.environ.get("PYTHONPATH", "").split(os.pathsep) + sys.path[1:]
     ends = [os.path.join("plane", "settings", "production" + end) for end in (".py", ".pyc", "")]
@@ -79,7 +79,7 @@ def check(program, folder):
     if sys.flags.ignore_environment or os.environ.get("PYTHONPATH", "").split(os.pathsep)[-1] != library:
         raise ValueError("its Python does not take the environment that it is given")
     if elsewhere(folder):
-        raise ValueError("there is no %s here, and DJANGO_SETTINGS_MODULE names no other" % DEFAULT)
+        raise ValueError("there is no %s here, and DJANGO_SETTINGS_MODULE names no other" % default)
     if no_amqp(os.environ):
         raise ValueError(no_amqp(os.environ))
     settings = asked()
