@@ -70,6 +70,7 @@ class Where:
 EXCLUSIVE = {"deprecated_features.permit.transient_nonexcl_queues": "false"}
 WHERE = [
     Where("", PLANES),
+    Where("", COMBINATIONS[-1]),
     Where("4.3-quorum", COMBINATIONS[-1], EXCLUSIVE),
 ]
 
