@@ -1,7 +1,7 @@
 # plane-webhook guard 2
 # Runs first in the container, then becomes Plane's own command. $1: variables to export where unset, $2: settings.json,
 # $3: all other files as tar, gzip, base64 (`/plane-webhook/proof --show` prints them); the rest: Plane's own command,
-# which runs as it was whatever goes wrong here.
+# which runs as it was whatever goes wrong here. Documented in plane-webhook's docs/explanation/delivery.md.
 # Outside of the function nothing relies on the shell's options: SHELLOPTS in the environment may set -e and -u.
 plane_webhook_install() (
     set +euC
