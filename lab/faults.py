@@ -143,6 +143,7 @@ class Proxy:
         self._up = self._down = PASS
         self._door: Door = "open"
         self._shots: deque[AtPublish] = deque()
+        self.poison = b""  # what is sent with these bytes in it resets its connection, unless there are none
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
         self._server: asyncio.Server | None = None
@@ -280,6 +281,9 @@ class Proxy:
         frames = Frames()
         with suppress(OSError):
             while data := await self._read(link, reader, up=up):
+                if up and self.poison and self.poison in data:
+                    link.end(reset=True)
+                    return
                 if up and self._door == "abandon" and _CHANNEL_OPEN in data:
                     break
                 if up and (at := frames.publish_in(data)) is not None:

@@ -501,10 +501,25 @@ def test_without_a_spool_a_dead_connection_is_replaced_within_the_call(
         assert set(arrive(broker, 6)) == {"first", *names(5)}
 
 
-def test_what_can_not_be_kept_is_an_error_at_once(
-    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+def test_without_a_spool_a_broker_that_is_away_is_waited_for_no_longer_than_a_publish_is(
+    image: images.Image, proxy: Proxy, redis: Redis
 ) -> None:
-    with Client(image, url(proxy), redis, FIVE, install="install(spool_tasks=2)") as client:
+    """`timeout` is for a broker that says nothing; of one that refuses to be connected to nothing is to be had."""
+    with Client(image, url(proxy), redis, FIVE, install="install(spool='none', timeout=30)") as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        told = client.go_on()
+    assert {outcome for outcome, _ in told.values()} == {"OperationalError"}
+    assert told.pop("kept-0")[1] < 15
+    assert all(seconds < AT_ONCE for _, seconds in told.values())
+
+
+@pytest.mark.parametrize("bound", ["spool_tasks=2", "spool_bytes=4000"])
+def test_what_can_not_be_kept_is_an_error_at_once(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis, bound: str
+) -> None:
+    with Client(image, url(proxy), redis, FIVE, install=f"install({bound})") as client:
         client.run()
         proxy.door("refuse")
         proxy.cut()

@@ -382,3 +382,79 @@ def test_what_a_killed_process_doubted_is_delivered_in_its_order(
     with Client(image, url(proxy), redis, NEXT) as other:
         other.run()
         assert [name for name in arrive(broker, 13) if name != "next"] == names(12)
+
+
+def test_a_connection_that_is_reset_at_each_publish_is_made_anew_with_pauses(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, FIVE) as client:
+        client.run()
+        before = proxy.accepted
+        proxy.at_publish(*[AtPublish(then="reset")] * 1000)
+        assert sent(client.go_on())
+        time.sleep(4)
+        assert 4 <= proxy.accepted - before <= 16
+        proxy.heal(cut=False)
+        assert set(arrive(broker, 6)) == {"first", *names(5)}
+
+
+POISONED = """
+send("first")
+wait()
+send("poison")
+for name in ("kept-0", "kept-1", "kept-2"):
+    send(name)
+wait()
+for n in range(60):
+    send("later-%d" % n)
+    time.sleep(0.2)
+wait()
+"""
+
+
+def test_what_a_connection_is_lost_with_each_time_holds_up_nobody_and_is_set_aside(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """Something on the way resets the connection for one task, and lets others pass."""
+    with Client(image, url(proxy), redis, POISONED) as client:
+        client.run()
+        before = proxy.accepted
+        proxy.poison = b"poison"
+        assert sent(client.go_on())
+        assert arrive(broker, 4) == ["first", "kept-0", "kept-1", "kept-2"]
+        told = client.go_on()
+        assert {outcome for outcome, _ in told.values()} == {"sent"}
+        wait_for(lambda: count(redis, "aside") == 1, 15, "it is set aside")
+        assert set(told) <= set(arrive(broker, 60))
+        assert proxy.accepted - before <= 12
+        log = client.log()
+    assert log.count("so others go first: lab.task[poison]") == 1
+    why = "the connection is lost with it, and with no other"
+    assert log.count(f"set aside, for {why}: lab.task[poison]: ConnectionResetError") == 1
+
+
+def test_what_a_flapping_broker_lost_three_times_is_delivered(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, FIVE) as client:
+        client.run()
+        proxy.at_publish(*[AtPublish(then="reset")] * 9)
+        assert sent(client.go_on())
+        assert set(arrive(broker, 6)) == {"first", *names(5)}
+        wait_for(lambda: count(redis, "queue") == 0, 30, "the spool is empty")
+        assert count(redis, "aside") == 0
+
+
+def test_one_that_nobody_is_behind_is_tried_again_ever_more_seldom(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, "send('first')\nwait()\nsend('poison')\nwait()") as client:
+        client.run()
+        before = proxy.accepted
+        proxy.poison = b"poison"
+        assert sent(client.go_on())
+        time.sleep(12)
+        assert proxy.accepted - before <= 9
+        assert count(redis, "queue") + count(redis, "doubt") == 1
+        proxy.poison = b""
+        assert "poison" in arrive(broker, 2, within=40)

@@ -66,9 +66,12 @@ class Connector:
         for link in made[1:]:
             link.drop()
         if made:
-            self.number = self.pause = 0
-            self.next = None
+            self.number = 0
         return (made[0] if made else None), failed, for_ever
+
+    def begin_anew(self):
+        """Pause no more: a connection has lived for a while. One that is lost at once, each time, is no reason to hurry."""
+        self.pause, self.next = 0, None
 
     def _connect(self, url):
         link = error = None

@@ -19,7 +19,9 @@ POLL = 0.2  # seconds between two looks while another process delivers
 PAUSE = 0.2, 1.0  # seconds before a full queue is tried again: the first time, and at most
 LARGE = 1 << 20  # bytes of the entries that are fetched at a time: of larger ones there are fewer
 HUNG = 60.0  # seconds, at most, in which nothing more is sent to a queue that hangs
-STRIKES = 3  # times that the broker may end the connection for one message before that is set aside
+STRIKES = (
+    3  # times that a connection may be lost with one message before that goes last, or for it before it is set aside
+)
 
 
 class Delivery:
@@ -31,7 +33,12 @@ class Delivery:
         self.window, self.leads = 1, False
         self.passed, self.full, self.pause, self.began = 0, set(), PAUSE[0], 0.0
         self.hung = {}  # by route: until when it rests, and for how long the next time
-        self.struck, self.strikes = None, 0  # the entry for which the broker ended the connection, and how often
+        self.struck, self.losses, self.strikes = (
+            None,
+            0,
+            0,
+        )  # with which entry connections were lost, how often, and for it
+        self.again, self.turn = 0.0, False  # when that one may be sent again where it goes last, and whether it is next
         self.owed = deque()  # what Redis has to hear before anything is sent again, or it would arrive twice
         self.rest = self.renew = self.adopted = 0.0
 
@@ -102,10 +109,16 @@ class Delivery:
         lane = link.lane()
         for entry in entries:
             route = self._route(entry)
-            if route in self.full or now < self.hung.get(route, (0, 0))[0]:
+            suspect = entry.token == self.struck and self.losses >= STRIKES
+            if route in self.full or now < self.hung.get(route, (0, 0))[0] or suspect and not self.turn:
                 self.passed += 1
-            else:
-                self.batch.append((entry, self._send(link, entry, lane)))
+                continue
+            if suspect and self.batch:
+                break
+            self.batch.append((entry, self._send(link, entry, lane)))
+            if suspect:
+                self.turn = False
+                break
         if not self.batch:  # all for queues that are full: on, to what is for others
             self.window = min(self.window * 2, WINDOW)
         return 0 if all(sent.outcome is not None for _, sent in self.batch) else LEASE / 3
@@ -114,7 +127,7 @@ class Delivery:
         try:
             return link.send(entry.message, lane)
         except IrrecoverableConnectionError as error:  # in answer to what it wants declared
-            self._strike(entry, error)
+            self._strike(entry, error, link.proven())
             raise
         except socket.timeout:  # of the same
             self._rest(entry)
@@ -126,20 +139,33 @@ class Delivery:
         pause = self.hung.get(route, (0, 0.0))[1]
         self.hung[route] = now + pause, min(max(4 * pause, 1.0), HUNG)
 
-    def _strike(self, entry, error):
-        """The broker ended the connection for this one; if it always does, nothing behind it would ever go."""
-        self.strikes = self.strikes + 1 if self.struck == entry.token else 1
-        self.struck = entry.token
-        if self.strikes == STRIKES:
-            self._set_aside(entry, name_of(error))
+    def _strike(self, entry, error, proven):
+        """The connection was lost with this one alone on its way; if it always is, nothing behind it would ever go.
 
-    def _set_aside(self, entry, reason):
+        Whose fault it is the broker may say. If it doesn't, the others go first from the third time on, and then it is this
+        one's fault if the broker has answered for others on the same connection (`proven`).
+        """
+        if self.struck != entry.token:
+            self.struck, self.losses, self.strikes = entry.token, 0, 0
+        said = isinstance(error, IrrecoverableConnectionError)
+        self.losses += 1
+        self.strikes += said or self.losses > STRIKES and proven
+        self.again = time.monotonic() + min(2.0 ** (self.losses - STRIKES), HUNG)
+        if self.strikes == STRIKES:
+            why = "the broker refuses it" if said else "the connection is lost with it, and with no other"
+            self._set_aside(entry, name_of(error), why)
+            self.struck = None
+        elif self.losses == STRIKES:
+            say("the connection is lost each time that this is sent, so others go first: %s" % entry.message)
+
+    def _set_aside(self, entry, reason, why="the broker refuses it"):
         self.tell(lambda refused: self.spool.set_aside(*refused), (entry, reason))
-        say("set aside, for the broker refuses it: %s: %s" % (entry.message, reason))
+        say("set aside, for %s: %s: %s" % (why, entry.message, reason))
 
     def _end_of_pass(self, now):
         if self.passed:
             self.passed, self.full = 0, set()
+            self.turn = now >= self.again
             wait, self.pause = self.pause, min(self.pause * 2, PAUSE[1])
             return max(wait, now - self.began)  # a long queue is gone through at most half of the time
         self.left, self.pause = 0, PAUSE[0]
@@ -180,16 +206,19 @@ class Delivery:
             self.left = None
         return 1.0 if self.left else 30.0
 
-    def lost(self, error):
-        """The link is gone, of this error: what was on its way and not confirmed is in the spool still."""
+    def lost(self, error, proven):
+        """The link is gone, of this error: what was on its way and not confirmed is in the spool still.
+
+        `proven`: whether the broker had answered for a message on it.
+        """
         confirmed = [entry.token for entry, sent in self.batch if sent.outcome is True]
         if confirmed:
             self.tell(self.spool.done, confirmed)
         if len(self.batch) == 1 and not confirmed:
-            if isinstance(error, IrrecoverableConnectionError):
-                self._strike(self.batch[0][0], error)
-            elif isinstance(error, (str, socket.timeout)):  # silence
+            if isinstance(error, (str, socket.timeout)):  # silence
                 self._rest(self.batch[0][0])
+            else:
+                self._strike(self.batch[0][0], error, proven)
         self.batch, self.window, self.rest, self.passed = [], 1, 0.0, 0
 
     def leave(self):

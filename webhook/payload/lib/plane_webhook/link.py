@@ -107,7 +107,7 @@ class Lane:
     """A channel, and what is unanswered on it by number."""
 
     def __init__(self, channel):
-        self.channel, self.number, self.waiting = channel, 0, OrderedDict()
+        self.channel, self.number, self.waiting, self.answered = channel, 0, OrderedDict(), False
         channel.events["basic_return"].add(self._returned)
         channel.events["basic_ack"].add(lambda tag, multiple: self._answered(tag, multiple, True))
         channel.events["basic_nack"].add(self._refused)
@@ -137,6 +137,7 @@ class Lane:
         self._answered(tag, multiple, MessageNacked("the queue refused it"))
 
     def _answered(self, tag, multiple, outcome):
+        self.answered = True
         for number in [n for n in self.waiting if n == tag or multiple and n <= tag]:
             sent = self.waiting.pop(number)
             sent.outcome = sent.returned or outcome
@@ -276,6 +277,10 @@ class Link:
     def pending(self):
         """Whether TLS has read more than was asked of it: then the kernel knows of nothing to read."""
         return bool(getattr(self.sock, "pending", int)())
+
+    def proven(self):
+        """Whether the broker has answered for a message here."""
+        return any(lane.answered for lane in self.lanes)
 
     def owes(self):
         """Since when the broker has owed an answer; None if it owes none."""

@@ -31,6 +31,7 @@ LOOK = 30.0  # seconds between two looks of a healthy process at the spool, for 
 BEAT = 5.0  # seconds between two signs of life to the broker
 OWED = 600.0  # seconds: a confirmation that is owed for longer, on a connection that lives, will not come
 ORDER = 10.0  # seconds, with a broker that is well, in which what is new waits behind what is kept; then for none of it
+LIVED = 1.0  # seconds: after a connection that was lost sooner there is a pause before the next one
 AGAIN = 0.01  # seconds between two looks at a spool that was empty, and into which something was put meanwhile
 TELL = 2.0  # seconds between two notes of how much is kept
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
@@ -476,6 +477,8 @@ class Publisher:
         if link is None:
             return
         link.drop()
+        if time.monotonic() - link.since > LIVED:
+            self.connector.begin_anew()
         for job in [job for job in self.flying if job.link is link]:
             if job.sent is not None and job.sent.outcome is True:  # its confirmation was the last to come
                 self._answer(job, True)
@@ -485,7 +488,7 @@ class Publisher:
             with self.lock:
                 self._troubled(error if isinstance(error, str) else name_of(error))
         if self.delivery is not None:
-            self.delivery.lost(error)
+            self.delivery.lost(error, link.proven())
         for job in reversed(lost):  # what was doubtful goes first, and the first of it foremost
             self._answer(job, LOST)
 
@@ -574,6 +577,8 @@ class Publisher:
                 job.outcome.__cause__ = error
             elif job.keepable:
                 self._to_be_kept(job)
+            elif error is not None and now > job.begun + self.patience:
+                job.outcome = self._error(doubt=job.written)  # it has waited, and no connection can be made
             else:
                 continue  # it has some seconds yet
             job.done()
