@@ -157,13 +157,24 @@ class Broker(Startable):
         """Have it block its publishers as when the disk is nearly full, or let go of them again."""
         self.rabbitmqctl("set_disk_free_limit", "100000GB" if on else DEFAULT_DISK_LIMIT)
 
+    def drain(self) -> None:
+        """Take it out for maintenance: it closes its connections, takes no others, and hands its queues' leaders on."""
+        self._tool("rabbitmq-upgrade", "drain")
+
+    def revive(self) -> None:
+        """End that."""
+        self._tool("rabbitmq-upgrade", "revive")
+
     def rabbitmqctl(self, *words: str, timeout: float = 120) -> str:
         """Run rabbitmqctl against it and return what it printed. LabError if it fails, or if the broker doesn't run."""
+        return self._tool("rabbitmqctl", *words, timeout=timeout)
+
+    def _tool(self, tool: str, *words: str, timeout: float = 120) -> str:
         if self._process is None or not self._process.alive():  # it would start an epmd that nobody ends
             raise LabError("the broker doesn't run: start it first")
         inside = [program("bwrap"), "--unshare-pid", "--die-with-parent", *self.installation.options(self.folder), "--"]
         run = subprocess.run(
-            [*inside, SERVER.with_name("rabbitmqctl"), "--quiet", *words],
+            [*inside, SERVER.with_name(tool), "--quiet", *words],
             env=self._environment,
             capture_output=True,
             text=True,
@@ -171,7 +182,7 @@ class Broker(Startable):
             check=False,
         )
         if run.returncode != 0:
-            raise LabError(f"rabbitmqctl {' '.join(words)} failed:\n{run.stdout}{run.stderr}")
+            raise LabError(f"{tool} {' '.join(words)} failed:\n{run.stdout}{run.stderr}")
         return run.stdout
 
     def _answers(self) -> bool:
