@@ -39,7 +39,7 @@ brokers: lab ## RabbitMQ 4.0 and 4.3, classic and quorum queues: workers, publis
 	@$(RUN) -m lab --tests
 	@for kind in 4.0 4.0-quorum 4.3 4.3-quorum; do \
 		PLANE_WEBHOOK_RABBITMQ=$$kind $(RUN) -m pytest -q -k "publishing or own" \
-			tests/effect/test_publishing.py tests/effect/test_workers.py || exit 1; \
+			tests/effect/test_publishing.py tests/effect/test_publishing_odds.py tests/effect/test_workers.py || exit 1; \
 	done
 	@$(RUN) -m bench.effect.brokers && $(RUN) -m bench.effect.cluster
 

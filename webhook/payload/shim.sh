@@ -27,7 +27,9 @@ plane_webhook_ask() (
         'manage.py '*) ;;
         *DJANGO_SETTINGS_MODULE=*) line=option ;;
     esac
-    case "$* ${GUNICORN_CMD_ARGS-} " in *' --chdir'[\ =]* | *' --workdir'[\ =]*) folder=- ;; esac
+    case "$* ${GUNICORN_CMD_ARGS-} " in
+        *' --chdir'[\ =]* | *' --workdir'[\ =]* | *' --pythonpath'[\ =]*) folder=- ;;
+    esac
     plane_webhook_environment
     case $line in
         option) answer='an option names another DJANGO_SETTINGS_MODULE'; false ;;

@@ -8,7 +8,7 @@ import socket
 import time
 from collections import deque
 
-from amqp.exceptions import IrrecoverableConnectionError
+from amqp.exceptions import InternalError, IrrecoverableConnectionError
 
 from . import name_of, say
 from .link import Unanswered, for_now
@@ -48,15 +48,18 @@ class Delivery:
             return self.rest - now
         try:
             wait = self._step(link, now)
-            if self.unreachable:
-                self.unreachable = ""
-                say("the spool can be reached again")
+            self._reached()
         except SpoolError as error:
             if not self.unreachable:
                 say("the spool can't be reached: %s" % error)
             self.unreachable, self.left, wait = str(error), None, 1.0
         self.rest = now + wait if not self.batch else 0.0
         return wait
+
+    def _reached(self):
+        if self.unreachable:
+            self.unreachable = ""
+            say("the spool can be reached again")
 
     def tell(self, deed, what):
         """Have Redis hear of something that has happened: `deed` of the spool with `what`. Any thread may call it."""
@@ -113,8 +116,14 @@ class Delivery:
             if route in self.full or now < self.hung.get(route, (0, 0))[0] or suspect and not self.turn:
                 self.passed += 1
                 continue
-            if suspect and self.batch:
+            known = link.knows(entry.message)
+            if self.batch and (suspect or not known):  # goes alone: it may cost those beside it their channel
                 break
+            if not known:  # others must not take over while the broker is waited for
+                self.leads = self.spool.hold(link.timeout * len(entry.message.declare))
+                if not self.leads:
+                    return POLL
+                self.renew = 0.0
             self.batch.append((entry, self._send(link, entry, lane)))
             if suspect:
                 self.turn = False
@@ -147,7 +156,7 @@ class Delivery:
         """
         if self.struck != entry.token:
             self.struck, self.losses, self.strikes = entry.token, 0, 0
-        said = isinstance(error, IrrecoverableConnectionError)
+        said = isinstance(error, IrrecoverableConnectionError) and not isinstance(error, InternalError)
         self.losses += 1
         self.strikes += said or self.losses > STRIKES and proven
         self.again = time.monotonic() + min(2.0 ** (self.losses - STRIKES), HUNG)
@@ -202,9 +211,14 @@ class Delivery:
         """Learn how many wait; returns after how many seconds to call again."""
         try:
             self.left = sum(self.spool.waiting())
+            self._reached()
         except SpoolError:
             self.left = None
         return 1.0 if self.left else 30.0
+
+    def confirmed(self, message):
+        """One that a caller sent: its queue doesn't hang any more."""
+        self.hung.pop((message.exchange, message.routing_key), None)
 
     def lost(self, error, proven):
         """The link is gone, of this error: what was on its way and not confirmed is in the spool still.

@@ -86,7 +86,10 @@ class _Connection(pyamqp.Connection):
             return super().connect(callback)
         timer = threading.Timer(2 * self.connect_timeout, self._hang_up)
         timer.daemon = True
-        timer.start()
+        try:
+            timer.start()
+        except RuntimeError:  # none can be had, as when Python ends
+            pass
         try:
             return super().connect(callback)
         finally:
@@ -172,6 +175,10 @@ class Link:
         """Whether all that a message needs has been declared on this connection."""
         declared = self.amqp.client.declared_entities
         return all(entity.can_cache_declaration and hash(entity) in declared for entity in message.declare)
+
+    def free(self):
+        """Whether there is a channel on which nothing is unanswered."""
+        return not all(lane.waiting for lane in self.lanes)
 
     def fileno(self):
         return self.sock.fileno()

@@ -111,7 +111,8 @@ def _make(connection, where):
         why = "it is for another broker than Celery's own"
     else:
         try:
-            spool = Spool(_settings["redis_url"], _settings["secret"], asked["spool_tasks"], asked["spool_bytes"])
+            bounds = asked["spool_tasks"], asked["spool_bytes"]
+            spool = Spool(_settings["redis_url"], _settings["secret"], *bounds, asked["timeout"])
         except SpoolError as error:
             why = str(error)
             say("there is no spool: %s; while the broker is in trouble, publishing a task is an error" % why)

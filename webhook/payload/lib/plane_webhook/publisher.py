@@ -149,8 +149,10 @@ class Publisher:
     def _drive(self, job):
         """Send it and read until it is answered, if that is all there is to do; else leave it to the thread."""
         link, end = self.link, job.begun + self.patience
-        if link is None or link.blocked or link.asked or self.jobs or not link.knows(job.message):
+        if link is None or link.blocked or link.asked or self.jobs:
             return
+        if not link.knows(job.message) or not link.free():
+            return  # to declare or to open a channel may take longer than patience
         try:
             self._send_one(job)
             self._settle()  # it may be unfit, or what it needs be refused
@@ -452,6 +454,8 @@ class Publisher:
         with self.lock:
             self.flying.remove(job)
             job.answer, job.sent = answer, None
+            if answer is True and self.delivery is not None:
+                self.delivery.confirmed(job.message)
             doubted, job.doubted = job.doubted, False
             if job.outcome is None and answer is LOST and job.retry and (self.state.healthy or not job.keepable):
                 job.link = None
@@ -594,7 +598,9 @@ class Publisher:
         if over is not None:
             lasted, kept, drained = over
             said = "the broker is well again after %.1f s; this process had kept %d tasks" % (lasted, kept)
-            if drained > ORDER and self.delivery is not None and self.delivery.left != 0:
+            if self.delivery is not None and self.delivery.unreachable:
+                said += ". What is still kept comes when the spool can be reached again"
+            elif drained > ORDER and self.delivery is not None and self.delivery.left != 0:
                 said += ". Some are still kept, after %g s of delivering: what comes now doesn't wait for them" % ORDER
             say(said)
             notes.clear()

@@ -22,7 +22,7 @@ from amqp.serialization import dumps, loads
 
 try:
     from cryptography.fernet import Fernet, InvalidToken
-    from redis import BlockingConnectionPool, ConnectionError, Redis, RedisError, TimeoutError
+    from redis import BlockingConnectionPool, BusyLoadingError, ConnectionError, Redis, RedisError, TimeoutError
     from redis.connection import parse_url
 except ImportError:  # Plane's image has both
     Fernet = None
@@ -33,7 +33,7 @@ from .message import Message, octets
 DATABASE = 15  # the last one of a Redis as it comes; Plane uses 0
 WAIT = 0.5  # seconds for Redis to answer: a request waits for it, and has to be done within `patience` all the same
 LEASE = 5.0  # seconds that the right to deliver lasts without being renewed: what a killed process leaves behind
-LIVES = 10.0  # seconds that a process counts as alive after its last word
+LIVES = 10.0  # seconds, at least, that a process counts as alive after its last word
 IDLE = 5.0  # seconds after which a connection to Redis is not used again: it may have died without a word
 # What a REDIS_URL may say of the client's waiting and reading is meant for Plane's cache, not for this.
 OURS = dict(
@@ -46,6 +46,7 @@ OURS = dict(
     retry_on_error=[],
     decode_responses=False,
 )
+FEW = 8  # entries that Redis takes out at a time: nobody else, Plane's cache too, is served meanwhile
 DENIED = 1.0  # seconds in which nobody asks a Redis again that did not answer
 
 # KEYS: queue, doubt, aside, bytes. ARGV: entry, most tasks, most bytes, who doubts (empty: goes to the end of the queue)
@@ -133,6 +134,10 @@ class Names:
         class Limited(kind):
             used, epoch = 0.0, 0
 
+            def __init__(self, *arguments, **options):
+                super().__init__(*arguments, **options)
+                self.socket_timeout = WAIT  # which redis-py 5.0 forgets for a socket with a path
+
             def connect(self):
                 """The pool calls this each time that it hands one out."""
                 last, self.used = self.used, time.monotonic()
@@ -156,7 +161,10 @@ class Names:
             asking = self.asking
             if asking is None or not asking.is_alive():
                 asking = self.asking = threading.Thread(target=_resolve, args=(host, port), daemon=True)
-                asking.start()
+                try:
+                    asking.start()
+                except RuntimeError:  # none can be had, as when Python ends
+                    return
         asking.join(WAIT)
         if asking.is_alive():
             raise ConnectionError("no name server says within %g s where %s is" % (WAIT, host))
@@ -181,8 +189,11 @@ class Entry:
 class Spool:
     """The tasks of one Plane. Its methods raise SpoolError; they may be called from any thread."""
 
-    def __init__(self, url, secret, tasks, size):
-        """`url` of Plane's Redis, Plane's SECRET_KEY, the most tasks and the most bytes. Raises SpoolError."""
+    def __init__(self, url, secret, tasks, size, timeout=0.0):
+        """`url` of Plane's Redis, Plane's SECRET_KEY, the most tasks and the most bytes. Raises SpoolError.
+
+        `timeout`: seconds that a process may wait for the broker and say nothing here meanwhile.
+        """
         if Fernet is None:
             raise SpoolError("Plane's image lacks cryptography or redis")
         if not url:
@@ -205,6 +216,7 @@ class Spool:
         pool.connection_class = self.names.limited(pool.connection_class)
         self.redis, self.tasks, self.size = Redis(connection_pool=pool), tasks, size
         self.denied, self.why = 0.0, ""
+        self.lives = max(LIVES, 2 * timeout)
         self.me = "%s:%s" % (here(), os.urandom(4).hex())
 
     def put(self, message, doubt=False):
@@ -250,8 +262,9 @@ class Spool:
             say("an entry of the spool that can't be read was set aside: %s" % name_of(error))
 
     def done(self, tokens):
-        """These have been delivered."""
-        self._do(DONE, (self.queue, self.bytes), *tokens)
+        """These have been delivered. A few at a time: behind a long backlog Redis looks for each for milliseconds."""
+        for at in range(0, len(tokens), FEW):
+            self._do(DONE, (self.queue, self.bytes), *tokens[at : at + FEW])
 
     def set_aside(self, entry, reason):
         """The broker refused this one for good."""
@@ -273,7 +286,7 @@ class Spool:
 
     def live(self):
         """Say that this process lives, and still waits for what it doubts."""
-        self._do(LIVE, (self.alive + self.me,), 1, int(LIVES * 1000))
+        self._do(LIVE, (self.alive + self.me,), 1, int(self.lives * 1000))
 
     def adopt(self):
         """What processes doubted that live no more goes first."""
@@ -284,9 +297,9 @@ class Spool:
         if left:
             self._do(LOST, (self.doubt, self.queue), *[field for _, field in sorted(left, reverse=True)])
 
-    def hold(self):
-        """Take or renew the right to deliver; False if another process has it."""
-        return bool(self._do(HOLD, (self.lease,), self.me, int(LEASE * 1000)))
+    def hold(self, more=0.0):
+        """Take or renew the right to deliver, `more` seconds longer than usual; False if another process has it."""
+        return bool(self._do(HOLD, (self.lease,), self.me, int((LEASE + more) * 1000)))
 
     def let_go(self):
         """Leave the right to deliver to others."""
@@ -350,5 +363,6 @@ class Spool:
             self.denied, self.why = time.monotonic() + DENIED, "Redis: " + name_of(error)
             self.names.epoch += 1
             # Any other kind is an answer: that Redis did not do it.
-            silent = isinstance(error, (ConnectionError, TimeoutError, OSError)) and not hasattr(error, "unasked")
+            silent = isinstance(error, (ConnectionError, TimeoutError, OSError))
+            silent = silent and not isinstance(error, BusyLoadingError) and not hasattr(error, "unasked")
             raise SpoolError(self.why, unsure=silent)
