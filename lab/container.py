@@ -44,6 +44,13 @@ SHM_SIZE = 64 << 20
 READY = 60.0
 
 
+def answers(port: int, path: str = "/") -> bool:
+    """Whether something on loopback answers HTTP 200, as a readiness probe would ask."""
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+        return bool(response.status == 200)
+    return False
+
+
 class Container(Startable):
     """One container of a pod. `with` starts and removes it; `restart()` makes a fresh process on the same volumes."""
 
@@ -169,13 +176,8 @@ class Container(Startable):
 
     def wait_ready(self, port: int, path: str = "/", timeout: float = READY) -> None:
         """Return when it answers HTTP 200 on loopback, as a readiness probe would ask."""
-
-        def answers() -> bool:
-            with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
-                return response.status == 200
-            return False
-
-        wait_for(answers, timeout, f"container {self.spec.name} answers on port {port}", need=[self.process])
+        what = f"container {self.spec.name} answers on port {port}"
+        wait_for(lambda: answers(port, path), timeout, what, need=[self.process])
 
     def _log(self) -> str:
         return self.stdout + self.stderr

@@ -16,7 +16,7 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from bench.effect.arrivals import Arrivals
 from bench.effect.figures import HEADING, Figures, Span, row, verdicts
@@ -32,6 +32,8 @@ from lab.process import exit_on_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from lab.container import Container
 
 CONTENDERS = ("upstream", "ours")
 AFTERWARDS = 2.0  # seconds that the load goes on when the broker is back
@@ -122,12 +124,23 @@ TROUBLES = {
 }
 
 
-@dataclass
-class Kubelet:
-    """Starts a stack's container again when it has ended, as a kubelet does. Use it as a context manager."""
+class HasContainer(Protocol):
+    """What runs in a container, which may be another one later."""
 
-    stack: Stack
-    strike: Callable[[Stack], None] | None
+    @property
+    def container(self) -> Container:
+        """The present one."""
+
+
+Running = TypeVar("Running", bound=HasContainer)
+
+
+@dataclass
+class Kubelet(Generic[Running]):
+    """Starts a container again when it has ended, as a kubelet does; strikes once. Use it as a context manager."""
+
+    stack: Running
+    strike: Callable[[Running], None] | None
     after: float
     _over: threading.Event = field(default_factory=threading.Event)
 

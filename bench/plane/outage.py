@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,18 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.effect.trouble import flap
+from bench.effect.trouble import Kubelet, flap
 from bench.plane.arrivals import Arrivals
 from bench.plane.traffic import NO_ANSWER, Traffic
+from lab.container import answers
 from lab.faults import SWALLOW
 from lab.meanwhile import Meanwhile
+from lab.process import wait_for
+from lab.realplane.release import READY, Release
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from bench.plane.traffic import Kind, Request
     from lab.broker import Broker
-    from lab.realplane.release import Release
 
 BEFORE, AFTER = 2.0, 3.0  # seconds of the same load before the trouble and after it
 SAMPLE = 0.25  # seconds between two looks at what a release holds
@@ -45,6 +49,7 @@ class Trouble:
     begin: Callable[[Sequence[Release]], None]
     end: Callable[[Sequence[Release]], None]
     lasts: Callable[[Broker, float], None] = lambda _broker, seconds: time.sleep(seconds)
+    strike: Callable[[Release], None] | None = None  # done to each release after a third of the time
 
 
 @dataclass(frozen=True)
@@ -147,9 +152,15 @@ async def _measure(releases: Sequence[Release], trouble: Trouble) -> dict[str, S
         await asyncio.sleep(BEFORE)
         struck = time.monotonic()
         await asyncio.to_thread(trouble.begin, releases)
-        await asyncio.to_thread(trouble.lasts, releases[0].broker, trouble.seconds)
-        await asyncio.to_thread(trouble.end, releases)
-        healed = time.monotonic()
+        with ExitStack() as struck_too:
+            if trouble.strike:
+                for release in releases:
+                    struck_too.enter_context(Kubelet(release, trouble.strike, trouble.seconds / 3))
+            await asyncio.to_thread(trouble.lasts, releases[0].broker, trouble.seconds)
+            await asyncio.to_thread(trouble.end, releases)
+            healed = time.monotonic()
+            if trouble.strike:
+                await asyncio.gather(*(asyncio.to_thread(_wait_ready, release) for release in releases))
         await asyncio.sleep(AFTER)
         for each in traffic:
             each.stop()
@@ -172,6 +183,17 @@ def _settle(found: Collection[Seen]) -> None:
 def quantile(values: Sequence[float], part: float) -> float:
     """Return the value that `part` of them are below; 0 if there are none."""
     return sorted(values)[min(int(len(values) * part), len(values) - 1)] if values else 0.0
+
+
+def _wait_ready(release: Release) -> None:
+    """Return when its API answers, whichever container that is by then, and however often it is started again."""
+    wait_for(lambda: answers(release.port), READY, f"{release.name}'s API answers")
+
+
+def _kill_workers(release: Release) -> None:
+    """SIGKILL, as for lack of memory: gunicorn starts others."""
+    for process in release.api.processes()[1:]:
+        os.kill(process.pid, signal.SIGKILL)
 
 
 def _healthy(_: Sequence[Release]) -> None:
@@ -235,4 +257,6 @@ TROUBLES = (
     Trouble("alarm-disk-35", 35, 4, 8, _disk_alarm, _disk_calm),
     Trouble("killed-again-60", 60, 2, 6, _kill, _start, lasts=flap),
     Trouble("upgraded-5", 5, 2, 6, _stop, _start),
+    Trouble("refused-30-workers-killed", 30, 2, 6, _refuse, _heal, strike=_kill_workers),
+    Trouble("refused-90-pod-replaced", 90, 2, 6, _refuse, _heal, strike=Release.replace),
 )

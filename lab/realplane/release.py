@@ -84,6 +84,16 @@ class Release(Startable):
         self._exit.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    @property
+    def container(self) -> Container:
+        """The API's."""
+        return self.api
+
+    def replace(self) -> None:
+        """End its API's pod and start another one."""
+        self.api.terminate()
+        self.api = self.run("api")
+
     def run(self, workload: Workload) -> Container:
         """Start a workload's container. It ends with the release, if nobody ends it before."""
         stored = self.inject(pod(workload, self.name))
