@@ -146,6 +146,43 @@ def test_applying_the_manifests_again_takes_nothing_away(
     assert registration(controlplane)["metadata"]["generation"] == generation
 
 
+@pytest.mark.usefixtures("serving")
+def test_what_others_have_added_stays_and_keeps_nothing_from_being_done(
+    controlplane: ControlPlane, operate: Operate
+) -> None:
+    """A condition beside ours, an annotation, a key in the Secret; and a Secret that is to be mended, or made anew."""
+    wait_for(lambda: bundle(controlplane) == secret(controlplane)["ca.crt"], 30, "the test before is over")
+    theirs = {"name": "theirs", "expression": "request.userInfo.username != 'nobody'"}
+    beside = [{"op": "add", "path": "/webhooks/0/matchConditions/-", "value": theirs}]
+    controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps(beside))
+    controlplane.kubectl("annotate", "mutatingwebhookconfiguration", OWN, "theirs=kept")
+    merge = {"content-type": "application/merge-patch+json"}
+    edit = {"metadata": {"annotations": {"theirs": "kept"}}, "stringData": {"theirs": "kept", "tls.crt": "cut"}}
+    was = secret(controlplane)
+    before = len(operate.said("registration: the condition is set"))
+    controlplane.api.patch(f"{SECRETS}/{SECRET}", json=edit, headers=merge).raise_for_status()
+
+    def anew() -> bool:
+        now = secret(controlplane)
+        return now.get("tls.key") not in (None, was["tls.key"]) and bundle(controlplane) == now["ca.crt"]
+
+    wait_for(anew, 40, "it is mended", need=[operate.process])
+    was = secret(controlplane)
+    assert was["theirs"] == b"kept"
+    found = controlplane.api.get(f"{SECRETS}/{SECRET}").json()
+    assert found["metadata"]["annotations"] == {"theirs": "kept"}
+    controlplane.api.delete(f"{SECRETS}/{SECRET}").raise_for_status()
+    wait_for(anew, 40, "it is made anew", need=[operate.process])
+    now = registration(controlplane)
+    ours = {"name": "runs-plane", "expression": condition(Settings())}
+    assert now["webhooks"][0]["matchConditions"] == [ours, theirs]
+    assert now["metadata"]["annotations"]["theirs"] == "kept"
+    assert len(operate.said("registration: the condition is set")) == before
+    gone = [{"op": "remove", "path": "/webhooks/0/matchConditions/1"}]
+    controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps(gone))
+    controlplane.kubectl("annotate", "mutatingwebhookconfiguration", OWN, "theirs-")
+
+
 def test_of_two_one_acts_and_the_other_takes_over_when_it_ends(controlplane: ControlPlane, operate: Operate) -> None:
     path = f"/apis/coordination.k8s.io/v1/namespaces/{OWN}/leases/{ACCOUNT}"
 

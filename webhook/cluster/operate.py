@@ -158,7 +158,7 @@ class Operator:
                 "the MutatingWebhookConfiguration plane-webhook is missing, so no pod is injected: apply "
                 "the manifests, or install the chart, again",
             )
-        elif registration.lacks(self._condition):
+        elif secret is not None and registration.lacks(self._condition):
             registration.set(registration.bundle or b"", self._condition)
             log.line("info", "registration: the condition is set as the configuration has it")
             return True
