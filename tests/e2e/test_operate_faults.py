@@ -12,6 +12,7 @@ import pytest
 
 import certs
 from lab.controlplane import ControlPlane
+from lab.faults import HOLD, SWALLOW, Flow, Proxy
 from lab.operating import (
     ACCOUNT,
     HEAL,
@@ -144,6 +145,64 @@ def test_one_that_was_cut_off_and_comes_back_to_another_that_acts_does_no_harm(
         ]
         assert [each.split()[-1] for each in evictions] == ["2.0", "0.0"], "made, and refused"
         assert second.terminate() == 0
+
+
+@pytest.mark.usefixtures("serving")
+@pytest.mark.parametrize("flow", [SWALLOW, HOLD], ids=["swallowed", "held back and then delivered"])
+def test_one_whose_connection_dies_in_silence_acts_no_more_and_does_no_harm_when_that_is_over(
+    controlplane: ControlPlane, operate: Operate, flow: Flow
+) -> None:
+    """Its writes succeed and nothing comes back, in the middle of healing; another one takes over and goes on."""
+    wait_for(lambda: settled(controlplane), 30, "all is well", need=[operate.process])
+    name = released(controlplane, "swallowed" if flow is SWALLOW else "held", replicas=3)
+    bind(controlplane, name)
+    assert operate.terminate() == 0
+    port = int(controlplane.url.rpartition(":")[2])
+    with (
+        Proxy(port) as proxy,
+        Operate(controlplane, through=proxy.port) as first,
+        unharmed(controlplane),
+        kubelet(controlplane, name),
+    ):
+        wait_for(lambda: LEADS in metrics(first), 10, "it acts", need=[first.process])
+        with Operate(controlplane) as second:
+            was = holder(controlplane)
+            controlplane.namespace(name, HEAL)
+            wait_for(lambda: evicted(first) == 1, 30, "it evicts", need=[first.process])
+            proxy.flow(up=flow, down=flow, fresh=True)
+            wait_for(lambda: holder(controlplane) not in ("", was), 20, "the second takes over", need=[second.process])
+            assert LEADS not in metrics(first)
+            wait_for(lambda: healed(controlplane, name, 3), 60, "all is healed", need=[second.process])
+            wait_for(lambda: first.said("no answer"), 15, "it says why", need=[first.process])
+            wait_for(lambda: "operate_pods{" not in metrics(first), 1, "it counts no pods, for it can't know")
+            controlplane.api.delete(f"{SECRETS}/{SECRET}").raise_for_status()
+            wait_for(lambda: settled(controlplane), 60, "a new pair", need=[second.process])
+            proxy.heal(cut=flow is SWALLOW)
+            time.sleep(10)  # it tries again after its pause; below it shows that it could
+            assert settled(controlplane)
+            assert LEADS not in metrics(first)
+            assert LEADS in metrics(second)
+            assert evicted(second) == 2
+            assert made(controlplane, name) == 3 + 3, "each was evicted once"
+            assert second.terminate() == 0
+        wait_for(lambda: LEADS in metrics(first), 40, "the first can still act", need=[first.process])
+        assert first.terminate() == 0
+    operate.start()
+
+
+LEADS = "plane_webhook_operate_leader 1.0"
+
+
+def evicted(operate: Operate) -> float:
+    """How many pods it says that it has evicted."""
+    lines = [each for each in metrics(operate).splitlines() if each.startswith("plane_webhook_operate_evictions_t")]
+    return sum(float(each.split()[-1]) for each in lines if 'outcome="made"' in each)
+
+
+def made(plane: ControlPlane, namespace: str) -> int:
+    """How many pods its controllers have made there in all, by their own word."""
+    events = plane.api.get(f"/api/v1/namespaces/{namespace}/events").json()["items"]
+    return sum(each.get("count") or 1 for each in events if each["reason"] == "SuccessfulCreate")
 
 
 def test_what_slips_by_a_webhook_that_hangs_is_found_and_healed(

@@ -77,6 +77,8 @@ class Operator:
         identity = f"{socket.gethostname()}-{os.getpid()}"
         self._lease = Lease(api, options.namespace, OPERATE, identity)
         self.exporter = Exporter()
+        # Asked with each scrape: whoever waits for an answer that never comes can't say that it acts no more.
+        self.exporter.leader.set_function(lambda: float(self._lease.held))
         self._reporter = Reporter(api, options.namespace)
         self._pods = Census(api, settings)
         self._logs = Logs(api)
@@ -100,6 +102,8 @@ class Operator:
                 failures = 0 if conflict else failures + 1
                 self.exporter.errors.inc(not conflict)
                 log.line("info" if conflict else "error", str(error))
+                if not self._lease.held:
+                    self._stand_by()
             self.exporter.passed()
             pause = _NEXT if 0 < steps <= _IN_A_ROW else INTERVAL
             ended.wait(min(_LONGEST_WAIT, INTERVAL * 2 ** min(failures, 6)) if failures else pause)
@@ -108,12 +112,8 @@ class Operator:
 
     def step(self) -> bool:
         """Make one pass; whether it did something, so that more may be to do. Raises ApiError."""
-        leads = self._lease.hold()
-        self.exporter.leader.set(leads)
-        if not leads:
-            self._pending = None
-            self.exporter.forget()  # who acts tells
-            self._reporter.forget()
+        if not self._lease.hold():
+            self._stand_by()
             return False
         try:
             return self._certificates()
@@ -121,6 +121,12 @@ class Operator:
             if self._counted is None or time.monotonic() - self._counted >= CENSUS:
                 self._counted = time.monotonic()
                 self._census()
+
+    def _stand_by(self) -> None:
+        """Somebody else may act, and tells."""
+        self._pending = None
+        self.exporter.forget()
+        self._reporter.forget()
 
     def _census(self) -> None:
         """Look at every pod of the namespaces that are opted in, and say what is amiss."""
