@@ -156,7 +156,8 @@ class Operator:
             self._say(
                 "warning",
                 f"the certificate that is served ends on {ends:%Y-%m-%d} and was not renewed: look at cert-manager, or "
-                "renew the Secret that you made; when it has ended, no pod is injected",
+                "renew the Secret that you made; when it has ended, and the API server's open connections, no pod is "
+                "injected",
             )
         if registration.webhook is None:
             self._say(
