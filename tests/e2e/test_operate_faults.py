@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from cryptography import x509
 
 import certs
+from certs.issuing import BACKDATED
 from lab.controlplane import ControlPlane
 from lab.faults import HOLD, SWALLOW, Flow, Proxy
 from lab.operating import (
@@ -32,6 +34,10 @@ from lab.operating import (
 from lab.pods import api_pod, create, injected, unharmed
 from lab.process import wait_for
 from lab.webhook import Webhook
+from webhook.cluster import certificates
+from webhook.cluster.api import Api
+from webhook.cluster.operate import Operator, Options
+from webhook.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +128,48 @@ def test_with_a_clock_that_is_a_year_ahead_no_certificate_is_made(controlplane: 
         assert secret(controlplane) == before
         assert ahead.terminate() == 0
     operate.start()
+
+
+@pytest.mark.parametrize("days", [365, -365])
+def test_while_its_clock_stands_a_year_off_nothing_is_done_and_then_it_goes_on(
+    controlplane: ControlPlane,
+    operate: Operate,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    days: int,
+) -> None:
+    """It jumps between two passes, twice; the second time with a pair under way. The Lease is not lost by it."""
+    wait_for(lambda: settled(controlplane), 30, "all is well", need=[operate.process])
+    assert operate.terminate() == 0
+    monkeypatch.setattr(certificates, "SETTLE", timedelta(0))
+    api = Api.connect(operate.folder / "kubeconfig")
+    told = Options(namespace=OWN, secret=SECRET, manage_certificates=True, metrics_host="", metrics_port=0)
+    ahead = timedelta(0)
+    operator = Operator(api, Settings(), told, now=lambda: datetime.now(UTC) + ahead)
+    before = secret(controlplane), bundle(controlplane)
+
+    def steps(many: int) -> list[bool]:
+        return [operator.step() for _ in range(many)]
+
+    assert steps(2) == [False, False]
+    for jump in (timedelta(days=days), timedelta(0)):
+        ahead = jump
+        assert not any(steps(3))
+        assert (secret(controlplane), bundle(controlplane)) == before
+    controlplane.api.delete(f"{SECRETS}/{SECRET}").raise_for_status()
+    assert steps(2) == [True, True], "a pair is made, and its authority trusted"
+    between = bundle(controlplane)
+    ahead = timedelta(days=days)
+    assert not any(steps(3))
+    assert (secret(controlplane), bundle(controlplane)) == ({}, between)
+    ahead = timedelta(0)
+    assert steps(1) == [True]
+    made_at = x509.load_pem_x509_certificate(secret(controlplane)["tls.crt"]).not_valid_before_utc
+    assert abs(datetime.now(UTC) - BACKDATED - made_at) < timedelta(minutes=1)
+    assert operator.exporter.registry.get_sample_value("plane_webhook_operate_leader") == 1
+    assert capfd.readouterr().out.count("set the node's clock right") == 2, "each time, and not with each pass"
+    operate.start()  # the Lease is taken over when it has not changed for a while
+    wait_for(lambda: settled(controlplane), 30, "all is well", need=[operate.process])
 
 
 @pytest.mark.usefixtures("serving")

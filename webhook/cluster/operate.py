@@ -86,7 +86,8 @@ class Operator:
         self._pending: Files | None = None
         self._bundle_since = _Since()
         self._quiet_since = _Since()
-        self._said: set[str] = set()
+        self._said: set[str] = set()  # with the last pass that came to its end
+        self._saying: set[str] = set()  # with this one
         self._counted: float | None = None
 
     def run(self, ended: threading.Event) -> None:
@@ -115,8 +116,11 @@ class Operator:
         if not self._lease.hold():
             self._stand_by()
             return False
+        self._saying = set()
         try:
-            return self._certificates()
+            did = self._certificates()
+            self._said = self._saying
+            return did
         finally:
             if self._counted is None or time.monotonic() - self._counted >= CENSUS:
                 self._counted = time.monotonic()
@@ -152,7 +156,17 @@ class Operator:
         self.exporter.registered.set(registration.webhook is not None)
         leaves = served(endpoints(self._api, self._options.namespace))
         ends = self.exporter.serving(leaves)
-        if not self._manages and ends is not None and ends - datetime.now(UTC) < certificates.SOON:
+        now = self._now()
+        theirs = self._api.date
+        astray = theirs is not None and abs(now - theirs) > CLOCKS
+        if astray:
+            # It is the API server that judges what is served: it would refuse a pair that was made on another day.
+            self._say(
+                "error",
+                "certificate: nothing is done as long as this clock and the API server's differ by more than "
+                f"{CLOCKS.seconds // 60} minutes: set the node's clock right",
+            )
+        elif not self._manages and ends is not None and ends - now < certificates.SOON:
             self._say(
                 "warning",
                 f"the certificate that is served ends on {ends:%Y-%m-%d} and was not renewed: look at cert-manager, or "
@@ -169,7 +183,7 @@ class Operator:
             registration.set(registration.bundle or b"", self._condition)
             log.line("info", "registration: the condition is set as the configuration has it")
             return True
-        if secret is None:
+        if secret is None or astray:
             return False
         seen = Observed(
             files=secret.files,
@@ -179,16 +193,6 @@ class Operator:
             bundle_age=self._bundle_since(registration.bundle),
             quiet=self._quiet_since((tuple(sorted((secret.files or {}).items())), tuple(leaves))),
         )
-        now = self._now()
-        theirs = self._api.date
-        if theirs is not None and abs(now - theirs) > CLOCKS:
-            # It is the API server that judges what is served: it would refuse a pair that was made on another day.
-            self._say(
-                "error",
-                "certificate: nothing is done as long as this clock and the API server's differ by more than "
-                f"{CLOCKS.seconds // 60} minutes: set the node's clock right",
-            )
-            return False
         action = certificates.plan(seen, host=self._host, now=now)
         match action:
             case Issue(why):
@@ -210,10 +214,10 @@ class Operator:
         return self._options.manage_certificates
 
     def _say(self, level: str, message: str) -> None:
-        """Once, not with every pass."""
+        """When it comes to be so, not with every pass; and when it is so again."""
         if message not in self._said:
-            self._said.add(message)
             log.line(level, message)
+        self._saying.add(message)
 
 
 class _Since:
