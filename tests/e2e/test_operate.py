@@ -14,6 +14,7 @@ import certs
 from lab.operating import (
     ACCOUNT,
     APPLY,
+    HEAL,
     MANIFESTS,
     OWN,
     SECRET,
@@ -24,6 +25,8 @@ from lab.operating import (
     bundle,
     deployment,
     gauge,
+    healed,
+    kubelet,
     metrics,
     secret,
 )
@@ -31,9 +34,11 @@ from lab.pods import INJECT, api_pod, create, injected, unharmed
 from lab.process import wait_for
 from lab.webhook import Webhook
 from webhook.cluster.registration import condition
-from webhook.settings import Settings
+from webhook.settings import Settings, load
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lab.controlplane import ControlPlane
 
 pytestmark = pytest.mark.lab
@@ -342,6 +347,65 @@ def test_a_pod_that_slipped_by_is_found_within_30_s(controlplane: ControlPlane, 
         print(f"found after {time.monotonic() - began:.1f} s")
         assert shipped.terminate() == 0
     operate.start()
+
+
+def test_a_changed_configuration_gets_into_the_condition_and_what_is_older_is_found_and_healed(
+    controlplane: ControlPlane, operate: Operate, serving: Webhook, tmp_path: Path
+) -> None:
+    """The kustomize way, where nobody prints anything. Until `operate` has it a new image's pods may slip by."""
+    plane = controlplane.namespace("reconfigured", INJECT)
+    wait_for(lambda: create(controlplane, plane, api_pod(), dry_run=True).is_success, 15, "pods can be made")
+    with kubelet(controlplane, plane):
+        controlplane.apply(deployment(plane))
+        wait_for(lambda: healed(controlplane, plane, 2), 20, "two pods, injected")
+        wait_for(lambda: bundle(controlplane) == secret(controlplane)["ca.crt"], 30, "the tests before are over")
+        trusted = bundle(controlplane)
+        changed = tmp_path / "configuration.yaml"
+        changed.write_text("images: [makeplane/plane-backend, our/fork]\nenv: {celery_broker_pool_limit: 3}\n")
+        direct = {"image": "registry.example/our/fork:v1", "command": ["gunicorn", "plane.asgi:application"]}
+        bind(controlplane, plane)
+        assert operate.terminate() == 0
+        reconfigure(serving, changed)
+        try:
+            asked = serving.reviews
+            create(controlplane, plane, api_pod("early", **direct)).raise_for_status()
+            assert serving.reviews == asked, "by the condition of before it is none of Plane's"
+            with Operate(controlplane, "--config", changed) as second:
+                need = [second.process]
+                wait_for(lambda: expressions(controlplane) == [condition(load(changed))], 15, "it is set", need=need)
+                assert bundle(controlplane) == trusted
+                wait_for(
+                    lambda: injected(create(controlplane, plane, api_pod(**direct), dry_run=True).json()),
+                    15,
+                    "pods of the new image are injected",
+                )
+                wait_for(lambda: gauge(second, plane, "outdated") == 2, 30, "the old pods are found", need=need)
+                assert gauge(second, plane, "missed") == 1
+                listed = controlplane.api.get(f"/api/v1/namespaces/{plane}/events").json()["items"]
+                said = {(each["reason"], each["involvedObject"]["name"]) for each in listed}
+                assert {("OtherSettings", "plane-app-api-wl"), ("NotInjected", "early")} <= said
+                controlplane.namespace(plane, HEAL)
+                wait_for(lambda: gauge(second, plane, "injected") == 2, 60, "the old ones are evicted", need=need)
+                assert gauge(second, plane, "outdated") == 0
+                assert bundle(controlplane) == trusted
+                assert second.terminate() == 0
+        finally:
+            reconfigure(serving, None)
+            operate.start()
+        wait_for(lambda: expressions(controlplane) == [condition(Settings())], 15, "it is as before")
+        assert bundle(controlplane) == trusted
+    controlplane.kubectl("delete", "namespace", plane, "--wait=false")
+
+
+def expressions(plane: ControlPlane) -> list[str]:
+    return [each["expression"] for each in registration(plane)["webhooks"][0]["matchConditions"]]
+
+
+def reconfigure(webhook: Webhook, configuration: Path | None) -> None:
+    """Start it with another configuration, as its Deployment's rollout does."""
+    webhook.configuration = configuration
+    webhook.process.kill()
+    webhook.start()
 
 
 def state(plane: ControlPlane) -> dict[str, str]:
