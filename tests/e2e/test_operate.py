@@ -37,6 +37,7 @@ from webhook.cluster.registration import condition
 from webhook.settings import Settings, load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from lab.controlplane import ControlPlane
@@ -130,17 +131,21 @@ def test_an_emptied_bundle_is_filled_in_again(controlplane: ControlPlane, operat
     wait_for(settled, 15, "the caBundle is there again", need=[operate.process])
 
 
-@pytest.mark.parametrize(
-    "how", [("--server-side",), ("--server-side", "--field-manager=argocd-controller", "--force-conflicts"), ()]
-)
+AS_GITOPS = [("--server-side",), ("--server-side", "--field-manager=argocd-controller", "--force-conflicts"), ()]
+
+
+def only_registration(manifests: str, serving: Webhook) -> str:
+    """Of manifests the registration, for the lab's port."""
+    (own,) = [each for each in manifests.split("---\n") if "kind: MutatingWebhookConfiguration" in each]
+    return own.replace("port: 443", f"port: {serving.port}")
+
+
+@pytest.mark.parametrize("how", AS_GITOPS)
 def test_applying_the_manifests_again_takes_nothing_away(
     controlplane: ControlPlane, serving: Webhook, how: tuple[str, ...]
 ) -> None:
     """Server-side, as another manager, and client-side: what `operate` filled in is nobody else's."""
-    manifests = controlplane.kubectl("kustomize", MANIFESTS)
-    wanted = [each for each in manifests.split("---\n") if "kind: MutatingWebhookConfiguration" in each]
-    (own,) = wanted
-    own = own.replace("port: 443", f"port: {serving.port}")  # the lab's
+    own = only_registration(controlplane.kubectl("kustomize", MANIFESTS), serving)
     before = registration(controlplane)["webhooks"]
     assert before[0]["clientConfig"]["caBundle"]
     assert before[0]["matchConditions"]
@@ -149,6 +154,40 @@ def test_applying_the_manifests_again_takes_nothing_away(
     generation = registration(controlplane)["metadata"]["generation"]
     controlplane.kubectl("apply", *how, "-f", "-", input=own)
     assert registration(controlplane)["metadata"]["generation"] == generation
+
+
+@pytest.fixture
+def nothing_registered(controlplane: ControlPlane, operate: Operate, serving: Webhook) -> Iterator[None]:
+    """Nothing is; afterwards it is as before."""
+    remove = ("delete", "mutatingwebhookconfiguration", OWN, "--ignore-not-found")
+    controlplane.kubectl(*remove)
+    yield
+    controlplane.kubectl(*remove)
+    own = only_registration(controlplane.kubectl("kustomize", MANIFESTS), serving)
+    controlplane.kubectl("apply", "--server-side", "-f", "-", input=own)
+    wait_for(lambda: bundle(controlplane), 15, "it is filled in again", need=[operate.process])
+
+
+@pytest.mark.usefixtures("nothing_registered")
+@pytest.mark.parametrize("how", AS_GITOPS)
+def test_applying_what_the_chart_renders_again_takes_nothing_away(
+    controlplane: ControlPlane, operate: Operate, serving: Webhook, how: tuple[str, ...]
+) -> None:
+    """As GitOps tools do, which render it. Its condition is its own: `operate` fills in the caBundle and no more."""
+    words = ("--namespace", OWN, "--kube-version", controlplane.kubernetes, "--set", "image.repository=x")
+    own = only_registration(controlplane.helm("template", OWN, MANIFESTS.parent / "chart", *words), serving)
+    controlplane.kubectl("apply", *how, "-f", "-", input=own)
+    wait_for(lambda: bundle(controlplane) == secret(controlplane)["ca.crt"], 20, "it is filled in")
+    before = registration(controlplane)
+    assert [each["name"] for each in before["webhooks"][0]["matchConditions"]] == ["runs-plane"]
+    (filled,) = [each for each in before["metadata"]["managedFields"] if each["manager"] == ACCOUNT]
+    assert "matchConditions" not in json.dumps(filled)
+    for _ in range(2):
+        controlplane.kubectl("apply", *how, "-f", "-", input=own)
+        after = registration(controlplane)
+        assert after["webhooks"] == before["webhooks"]
+        assert after["metadata"]["generation"] == before["metadata"]["generation"]
+    assert operate.process.alive()
 
 
 @pytest.mark.usefixtures("serving")
