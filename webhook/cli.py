@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = command("serve", _serve, "answer the API server's admission reviews")
     takes_config(serve)
     serve.add_argument(
-        "--cert-dir", type=Path, required=True, metavar="DIR", help="has tls.crt and tls.key; ca.crt too, maybe"
+        "--cert-dir", type=Path, required=True, metavar="DIR", help="has tls.crt, tls.key and, if there is one, ca.crt"
     )
     serve.add_argument("--host", default="", help="address to listen on (default: all, IPv4 and IPv6)")
     serve.add_argument("--port", type=_port, default=8443, help="HTTPS port (default: %(default)s)")
