@@ -42,15 +42,23 @@ APPLY = ("apply", "--server-side", "--validate=strict", "-k", MANIFESTS)
 class Operate(Startable):
     """One process of it; `impatient` shortens what it waits for, as this module's program does.
 
-    `writes`: it kills itself when it has made so many, its Lease's not counted; `ahead`: seconds that its clock is.
+    `writes`: it kills itself when it has made so many, its Lease's not counted; `ahead`: seconds that its clock is;
+    `through`: the port of a proxy in front of the API server.
     """
 
     def __init__(
-        self, plane: ControlPlane, *words: str, impatient: bool = True, writes: int = 0, ahead: float = 0.0
+        self,
+        plane: ControlPlane,
+        *words: str | Path,
+        impatient: bool = True,
+        writes: int = 0,
+        ahead: float = 0.0,
+        through: int | None = None,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="plane-webhook-operate-"))
         self._plane = plane
         self._words = words
+        self._through = through
         self._environment = {"OPERATE_WRITES": str(writes), "OPERATE_AHEAD": str(ahead)}
         self._program = [sys.executable, "-m", "lab.operating"] if impatient else [COMMAND]
         self.runs = 0
@@ -60,6 +68,9 @@ class Operate(Startable):
         self.runs += 1
         self.metrics_port = free_port()
         kubeconfig = account_kubeconfig(self._plane, ACCOUNT, self.folder / "kubeconfig")
+        if self._through is not None:
+            direct = kubeconfig.read_text()
+            kubeconfig.write_text(direct.replace(self._plane.url, f"https://127.0.0.1:{self._through}"))
         own = ["--namespace", OWN, "--kubeconfig", kubeconfig, "--host", "127.0.0.1"]
         argv = [*self._program, "operate", *own, "--metrics-port", str(self.metrics_port)]
         log = self.folder / f"operate-{self.runs}.log"

@@ -164,12 +164,19 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = command("serve", _serve, "answer the API server's admission reviews")
     takes_config(serve)
-    serve.add_argument("--cert-dir", type=Path, required=True, metavar="DIR", help="has tls.crt, tls.key and ca.crt")
+    serve.add_argument(
+        "--cert-dir", type=Path, required=True, metavar="DIR", help="has tls.crt, tls.key and, if there is one, ca.crt"
+    )
     serve.add_argument("--host", default="", help="address to listen on (default: all, IPv4 and IPv6)")
     serve.add_argument("--port", type=_port, default=8443, help="HTTPS port (default: %(default)s)")
     serve.add_argument("--metrics-port", type=_port, default=9090, help="plain HTTP port (default: %(default)s)")
 
-    operator = command("operate", _operate, "keep certificate and registration right; needs rights in the cluster")
+    operator = command(
+        "operate",
+        _operate,
+        "keep certificate and registration right, tell of pods that slipped by or whose log says NOT IN EFFECT, and "
+        "evict those that slipped by where a namespace asks for it; needs rights in the cluster",
+    )
     takes_config(operator)
     operator.add_argument("--namespace", required=True, metavar="NAME", help="the webhook's own namespace")
     operator.add_argument(

@@ -10,12 +10,15 @@ import signal
 import socket
 import time
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
+import certs
+from lab.faults import Proxy
 from lab.load import Load, connections
 from lab.packages import ensure_packages, program
 from lab.pods import INJECT, WEBHOOK, apart, api_pod, create, injected, registered, unharmed
@@ -70,6 +73,33 @@ def test_a_stopped_webhook_is_ignored_or_named_and_one_that_is_back_is_called_ag
         webhook.start()
         with unharmed(controlplane):
             assert injected(create(controlplane, namespace, api_pod("back")).json())
+
+
+def test_when_a_certificate_ends_replicas_say_so_and_pods_slip_by_once_the_open_connection_has_ended(
+    controlplane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    """What docs/how-to/certificate-by-hand.md and an alert say of that day; the proxy ends the connection."""
+    ends = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=20)  # certificates know whole seconds
+    for name, content in certs.generate(["127.0.0.1"], days=1, now=ends - timedelta(days=1)).items():
+        (tmp_path / name).write_bytes(content)
+    with Webhook(cert_dir=tmp_path) as webhook, Proxy(webhook.port) as proxy:
+        webhook.url = f"https://127.0.0.1:{proxy.port}"
+        with registered(controlplane, webhook):
+            wait_for(lambda: not webhook.ready(), 40, "it is unready")
+            assert datetime.now(UTC) > ends
+            (said,) = wait_for(lambda: webhook.log_lines(level="error"), 10, "it says so")
+            assert "expired" in said["message"]
+            with unharmed(controlplane):
+                for number in range(5):
+                    assert injected(create(controlplane, namespace, api_pod(f"still-{number}")).json())
+            proxy.cut()
+            before = controlplane.failed_calls(WEBHOOK)
+            answer = create(controlplane, namespace, api_pod("expired"))
+            assert answer.status_code == 201
+            assert not injected(answer.json())
+            assert "warning" not in answer.headers
+            assert controlplane.failed_calls(WEBHOOK) == before + 1
+            assert "certificate has expired" in controlplane.apiserver_log.read_text()
 
 
 def test_registered_by_a_service(controlplane: ControlPlane, namespace: str) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import os
+import re
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 
+import certs
 from lab.controlplane.programs import binary
 from lab.operating import OWN, SECRET, Operate, secret
 from lab.pods import INJECT, api_pod, create, injected
@@ -47,14 +51,14 @@ def findings(plane: ControlPlane) -> list[dict[str, str]]:
     return found
 
 
-def run(plane: ControlPlane, command: str, folder: Path) -> None:
+def run(plane: ControlPlane, command: str, folder: Path, *, where: Path = REPOSITORY) -> None:
     """As a user's shell would, in a clone of the repository."""
-    for name in ("kubectl", "helm"):
+    for name, program in {"kubectl": binary("kubectl"), "helm": binary("helm"), "plane-webhook": COMMAND}.items():
         (folder / name).unlink(missing_ok=True)
-        (folder / name).symlink_to(binary(name))
+        (folder / name).symlink_to(program)
     env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "KUBECONFIG": str(plane.kubeconfig)}
     done = subprocess.run(
-        ["bash", "-c", command], env=env, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
+        ["bash", "-c", command], env=env, cwd=where, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, f"{command}\n{done.stderr}"
 
@@ -294,8 +298,16 @@ def test_a_pod_that_is_opted_out_is_a_note(healthy: ControlPlane, tmp_path: Path
 
 def test_each_code_has_a_test_that_sees_it() -> None:
     """But `port-blocked` and `not-in-effect`, which need a kubelet: tests/e2e/node/test_doctor.py has those."""
-    text = Path(__file__).read_text() + (Path(__file__).parent / "node/test_doctor.py").read_text()
-    assert [code for code in {**PROBLEMS, **NOTES} if f'"{code}"' not in text] == []
+    texts = Path(__file__).read_text(), (Path(__file__).parent / "node/test_doctor.py").read_text()
+    named = {each for text in texts for each in strings(text)}
+    assert [code for code in {**PROBLEMS, **NOTES} if code not in named] == []
+    assert strings('def test():\n    """Of "undone"."""  # "undone"\n    assert "not-called"') >= {"not-called"}
+    assert "undone" not in strings('def test():\n    """Of "undone"."""  # "undone"\n')
+
+
+def strings(program: str) -> set[object]:
+    """What its code has as strings: a comment names no code, and a docstring is a sentence."""
+    return {each.value for each in ast.walk(ast.parse(program)) if isinstance(each, ast.Constant)}
 
 
 def test_pods_older_than_the_label_are_found_and_restarted(healthy: ControlPlane, tmp_path: Path) -> None:
@@ -347,6 +359,65 @@ def test_a_secret_that_will_not_do_is_found_and_made_anew(
     assert not secret(healthy)
     operate.start()  # which the fix counts on
     wait_for(lambda: not findings(healthy), 40, "nothing is wrong any more", need=[operate.process])
+    assert operate.terminate() == 0
+
+
+def test_a_certificate_that_was_not_renewed_in_time_is_found_and_made_anew(
+    healthy: ControlPlane, operate: Operate, tmp_path: Path
+) -> None:
+    """Nobody renews it, for `operate` does not run; it holds for 20 days more."""
+    pair = certs.generate([f"{OWN}.{OWN}.svc"], days=20, now=datetime.now(UTC))
+    data = {name: base64.b64encode(content).decode() for name, content in pair.items()}
+    patch(healthy, "/webhooks/0/clientConfig/caBundle", data["ca.crt"])
+    healthy.kubectl("-n", OWN, "patch", "secret", SECRET, "-p", json.dumps({"data": data}))
+    (found,) = wait_for(lambda: only(healthy, "certificate"), 30, "that alone is found")
+    assert "and was not renewed" in found["wrong"]
+    run(healthy, found["fix"], tmp_path)
+    operate.start()  # which the fix counts on
+    wait_for(lambda: not findings(healthy), 60, "nothing is wrong any more", need=[operate.process])
+    assert operate.terminate() == 0
+
+
+def only(plane: ControlPlane, code: str) -> list[dict[str, str]]:
+    """The findings where that is the only one."""
+    found = findings(plane)
+    return found if [each["code"] for each in found] == [code] else []
+
+
+def test_a_certificate_that_you_made_is_found_in_time_and_replaced_as_the_how_to_says(
+    healthy: ControlPlane, operate: Operate, serving: Webhook, tmp_path: Path
+) -> None:
+    """Without `operate`: what is printed is the first step, the how-to has the others."""
+    (block,) = re.findall(
+        r"## With kustomize\n\n```\n(.*?)```",
+        (REPOSITORY / "docs/how-to/certificate-by-hand.md").read_text(),
+        flags=re.DOTALL,
+    )
+    steps = block.replace("\\\n", "").splitlines()
+    (issue,) = (each for each in steps if each.startswith("plane-webhook certs issue"))
+    (store,) = (each for each in steps if " create secret " in each)
+    (register,) = (each for each in steps if each.startswith("plane-webhook registration"))
+    (tmp_path / "manifests").symlink_to(REPOSITORY / "manifests")  # a clone, in which `tls` is nobody else's
+
+    def do(*commands: str) -> None:
+        for each in commands:
+            run(healthy, each, tmp_path, where=tmp_path)
+
+    gone = ["deployment/plane-webhook-operate", f"secret/{SECRET}", f"{REGISTRATION}/{OWN}"]
+    do(*(f"kubectl -n {OWN} delete {each}" for each in gone), f"{issue} --days 20", store, register)
+    patch(healthy, "/webhooks/0/clientConfig/service/port", serving.port)
+    (found,) = wait_for(lambda: only(healthy, "certificate"), 30, "that alone is found")
+    assert "and was not renewed" in found["wrong"]
+    assert "docs/how-to/certificate-by-hand.md" in found["fix"]
+    to_the_lab = register.replace("| kubectl", f"| sed 's/port: 443/port: {serving.port}/' | kubectl")
+    do(found["fix"], to_the_lab, store)
+    wait_for(lambda: not findings(healthy), 30, "nothing is wrong any more")
+
+    do(*(f"kubectl -n {OWN} delete {each}" for each in gone[1:]), "kubectl apply --server-side -k manifests/operate")
+    healthy.local_service(OWN, OWN)  # the lab's is another one
+    patch(healthy, "/webhooks/0/clientConfig/service/port", serving.port)
+    operate.start()
+    wait_for(lambda: not findings(healthy), 60, "it is as before", need=[operate.process])
     assert operate.terminate() == 0
 
 

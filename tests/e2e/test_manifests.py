@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from lab.operating import ACCOUNT, SECRET, Operate, endpoint
+from lab.operating import ACCOUNT, SECRET, Operate, endpoint, metrics
 from lab.pods import INJECT, api_pod, create, injected, unharmed
 from lab.process import wait_for
 from lab.webhook import Webhook, command
@@ -153,5 +154,9 @@ def test_with_cert_manager_operate_watches_and_may_do_no_more(
             lambda: "missed: 1" in controlplane.kubectl("-n", OWN, *shown), 40, "what slipped by is said", need=need
         )
         wait_for(lambda: operate.said("and was not renewed: look at cert-manager"), 20, "the end is said", need=need)
+        gone = [{"op": "remove", "path": "/webhooks/0/matchConditions"}]
+        controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps(gone))
+        time.sleep(2)  # some passes
         assert not operate.said("403")
+        assert "plane_webhook_operate_errors_total 0.0" in metrics(operate)
     controlplane.kubectl("delete", "namespace", namespace, "--wait=false")

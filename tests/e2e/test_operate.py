@@ -14,6 +14,7 @@ import certs
 from lab.operating import (
     ACCOUNT,
     APPLY,
+    HEAL,
     MANIFESTS,
     OWN,
     SECRET,
@@ -24,6 +25,8 @@ from lab.operating import (
     bundle,
     deployment,
     gauge,
+    healed,
+    kubelet,
     metrics,
     secret,
 )
@@ -31,9 +34,12 @@ from lab.pods import INJECT, api_pod, create, injected, unharmed
 from lab.process import wait_for
 from lab.webhook import Webhook
 from webhook.cluster.registration import condition
-from webhook.settings import Settings
+from webhook.settings import Settings, load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from lab.controlplane import ControlPlane
 
 pytestmark = pytest.mark.lab
@@ -125,17 +131,21 @@ def test_an_emptied_bundle_is_filled_in_again(controlplane: ControlPlane, operat
     wait_for(settled, 15, "the caBundle is there again", need=[operate.process])
 
 
-@pytest.mark.parametrize(
-    "how", [("--server-side",), ("--server-side", "--field-manager=argocd-controller", "--force-conflicts"), ()]
-)
+AS_GITOPS = [("--server-side",), ("--server-side", "--field-manager=argocd-controller", "--force-conflicts"), ()]
+
+
+def only_registration(manifests: str, serving: Webhook) -> str:
+    """Of manifests the registration, for the lab's port."""
+    (own,) = [each for each in manifests.split("---\n") if "kind: MutatingWebhookConfiguration" in each]
+    return own.replace("port: 443", f"port: {serving.port}")
+
+
+@pytest.mark.parametrize("how", AS_GITOPS)
 def test_applying_the_manifests_again_takes_nothing_away(
     controlplane: ControlPlane, serving: Webhook, how: tuple[str, ...]
 ) -> None:
     """Server-side, as another manager, and client-side: what `operate` filled in is nobody else's."""
-    manifests = controlplane.kubectl("kustomize", MANIFESTS)
-    wanted = [each for each in manifests.split("---\n") if "kind: MutatingWebhookConfiguration" in each]
-    (own,) = wanted
-    own = own.replace("port: 443", f"port: {serving.port}")  # the lab's
+    own = only_registration(controlplane.kubectl("kustomize", MANIFESTS), serving)
     before = registration(controlplane)["webhooks"]
     assert before[0]["clientConfig"]["caBundle"]
     assert before[0]["matchConditions"]
@@ -144,6 +154,77 @@ def test_applying_the_manifests_again_takes_nothing_away(
     generation = registration(controlplane)["metadata"]["generation"]
     controlplane.kubectl("apply", *how, "-f", "-", input=own)
     assert registration(controlplane)["metadata"]["generation"] == generation
+
+
+@pytest.fixture
+def nothing_registered(controlplane: ControlPlane, operate: Operate, serving: Webhook) -> Iterator[None]:
+    """Nothing is; afterwards it is as before."""
+    remove = ("delete", "mutatingwebhookconfiguration", OWN, "--ignore-not-found")
+    controlplane.kubectl(*remove)
+    yield
+    controlplane.kubectl(*remove)
+    own = only_registration(controlplane.kubectl("kustomize", MANIFESTS), serving)
+    controlplane.kubectl("apply", "--server-side", "-f", "-", input=own)
+    wait_for(lambda: bundle(controlplane), 15, "it is filled in again", need=[operate.process])
+
+
+@pytest.mark.usefixtures("nothing_registered")
+@pytest.mark.parametrize("how", AS_GITOPS)
+def test_applying_what_the_chart_renders_again_takes_nothing_away(
+    controlplane: ControlPlane, operate: Operate, serving: Webhook, how: tuple[str, ...]
+) -> None:
+    """As GitOps tools do, which render it. Its condition is its own: `operate` fills in the caBundle and no more."""
+    words = ("--namespace", OWN, "--kube-version", controlplane.kubernetes, "--set", "image.repository=x")
+    own = only_registration(controlplane.helm("template", OWN, MANIFESTS.parent / "chart", *words), serving)
+    controlplane.kubectl("apply", *how, "-f", "-", input=own)
+    wait_for(lambda: bundle(controlplane) == secret(controlplane)["ca.crt"], 20, "it is filled in")
+    before = registration(controlplane)
+    assert [each["name"] for each in before["webhooks"][0]["matchConditions"]] == ["runs-plane"]
+    (filled,) = [each for each in before["metadata"]["managedFields"] if each["manager"] == ACCOUNT]
+    assert "matchConditions" not in json.dumps(filled)
+    for _ in range(2):
+        controlplane.kubectl("apply", *how, "-f", "-", input=own)
+        after = registration(controlplane)
+        assert after["webhooks"] == before["webhooks"]
+        assert after["metadata"]["generation"] == before["metadata"]["generation"]
+    assert operate.process.alive()
+
+
+@pytest.mark.usefixtures("serving")
+def test_what_others_have_added_stays_and_keeps_nothing_from_being_done(
+    controlplane: ControlPlane, operate: Operate
+) -> None:
+    """A condition beside ours, an annotation, a key in the Secret; and a Secret that is to be mended, or made anew."""
+    wait_for(lambda: bundle(controlplane) == secret(controlplane)["ca.crt"], 30, "the test before is over")
+    theirs = {"name": "theirs", "expression": "request.userInfo.username != 'nobody'"}
+    beside = [{"op": "add", "path": "/webhooks/0/matchConditions/-", "value": theirs}]
+    controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps(beside))
+    controlplane.kubectl("annotate", "mutatingwebhookconfiguration", OWN, "theirs=kept")
+    merge = {"content-type": "application/merge-patch+json"}
+    edit = {"metadata": {"annotations": {"theirs": "kept"}}, "stringData": {"theirs": "kept", "tls.crt": "cut"}}
+    was = secret(controlplane)
+    before = len(operate.said("registration: the condition is set"))
+    controlplane.api.patch(f"{SECRETS}/{SECRET}", json=edit, headers=merge).raise_for_status()
+
+    def anew() -> bool:
+        now = secret(controlplane)
+        return now.get("tls.key") not in (None, was["tls.key"]) and bundle(controlplane) == now["ca.crt"]
+
+    wait_for(anew, 40, "it is mended", need=[operate.process])
+    was = secret(controlplane)
+    assert was["theirs"] == b"kept"
+    found = controlplane.api.get(f"{SECRETS}/{SECRET}").json()
+    assert found["metadata"]["annotations"] == {"theirs": "kept"}
+    controlplane.api.delete(f"{SECRETS}/{SECRET}").raise_for_status()
+    wait_for(anew, 40, "it is made anew", need=[operate.process])
+    now = registration(controlplane)
+    ours = {"name": "runs-plane", "expression": condition(Settings())}
+    assert now["webhooks"][0]["matchConditions"] == [ours, theirs]
+    assert now["metadata"]["annotations"]["theirs"] == "kept"
+    assert len(operate.said("registration: the condition is set")) == before
+    gone = [{"op": "remove", "path": "/webhooks/0/matchConditions/1"}]
+    controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps(gone))
+    controlplane.kubectl("annotate", "mutatingwebhookconfiguration", OWN, "theirs-")
 
 
 def test_of_two_one_acts_and_the_other_takes_over_when_it_ends(controlplane: ControlPlane, operate: Operate) -> None:
@@ -305,6 +386,65 @@ def test_a_pod_that_slipped_by_is_found_within_30_s(controlplane: ControlPlane, 
         print(f"found after {time.monotonic() - began:.1f} s")
         assert shipped.terminate() == 0
     operate.start()
+
+
+def test_a_changed_configuration_gets_into_the_condition_and_what_is_older_is_found_and_healed(
+    controlplane: ControlPlane, operate: Operate, serving: Webhook, tmp_path: Path
+) -> None:
+    """The kustomize way, where nobody prints anything. Until `operate` has it a new image's pods may slip by."""
+    plane = controlplane.namespace("reconfigured", INJECT)
+    wait_for(lambda: create(controlplane, plane, api_pod(), dry_run=True).is_success, 15, "pods can be made")
+    with kubelet(controlplane, plane):
+        controlplane.apply(deployment(plane))
+        wait_for(lambda: healed(controlplane, plane, 2), 20, "two pods, injected")
+        wait_for(lambda: bundle(controlplane) == secret(controlplane)["ca.crt"], 30, "the tests before are over")
+        trusted = bundle(controlplane)
+        changed = tmp_path / "configuration.yaml"
+        changed.write_text("images: [makeplane/plane-backend, our/fork]\nenv: {celery_broker_pool_limit: 3}\n")
+        direct = {"image": "registry.example/our/fork:v1", "command": ["gunicorn", "plane.asgi:application"]}
+        bind(controlplane, plane)
+        assert operate.terminate() == 0
+        reconfigure(serving, changed)
+        try:
+            asked = serving.reviews
+            create(controlplane, plane, api_pod("early", **direct)).raise_for_status()
+            assert serving.reviews == asked, "by the condition of before it is none of Plane's"
+            with Operate(controlplane, "--config", changed) as second:
+                need = [second.process]
+                wait_for(lambda: expressions(controlplane) == [condition(load(changed))], 15, "it is set", need=need)
+                assert bundle(controlplane) == trusted
+                wait_for(
+                    lambda: injected(create(controlplane, plane, api_pod(**direct), dry_run=True).json()),
+                    15,
+                    "pods of the new image are injected",
+                )
+                wait_for(lambda: gauge(second, plane, "outdated") == 2, 30, "the old pods are found", need=need)
+                assert gauge(second, plane, "missed") == 1
+                listed = controlplane.api.get(f"/api/v1/namespaces/{plane}/events").json()["items"]
+                said = {(each["reason"], each["involvedObject"]["name"]) for each in listed}
+                assert {("OtherSettings", "plane-app-api-wl"), ("NotInjected", "early")} <= said
+                controlplane.namespace(plane, HEAL)
+                wait_for(lambda: gauge(second, plane, "injected") == 2, 60, "the old ones are evicted", need=need)
+                assert gauge(second, plane, "outdated") == 0
+                assert bundle(controlplane) == trusted
+                assert second.terminate() == 0
+        finally:
+            reconfigure(serving, None)
+            operate.start()
+        wait_for(lambda: expressions(controlplane) == [condition(Settings())], 15, "it is as before")
+        assert bundle(controlplane) == trusted
+    controlplane.kubectl("delete", "namespace", plane, "--wait=false")
+
+
+def expressions(plane: ControlPlane) -> list[str]:
+    return [each["expression"] for each in registration(plane)["webhooks"][0]["matchConditions"]]
+
+
+def reconfigure(webhook: Webhook, configuration: Path | None) -> None:
+    """Start it with another configuration, as its Deployment's rollout does."""
+    webhook.configuration = configuration
+    webhook.process.kill()
+    webhook.start()
 
 
 def state(plane: ControlPlane) -> dict[str, str]:

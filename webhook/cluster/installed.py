@@ -13,7 +13,7 @@ import msgspec
 from webhook.cluster.api import Api, ApiError
 from webhook.cluster.certificates import FILES, Files
 from webhook.cluster.endpoints import SERVICE
-from webhook.cluster.registration import NAME
+from webhook.cluster.registration import CONDITION, NAME
 from webhook.settings import Settings, SettingsError, parse
 
 OPERATE = "plane-webhook-operate"  # its Deployment, its Lease, and the manager of the fields that it sets
@@ -141,11 +141,13 @@ class Registration:
         return _decoded(self.webhook.get("clientConfig", {}).get("caBundle") or "")
 
     def lacks(self, condition: str) -> bool:
-        """Whether the condition is ours to set, for the applied registration leaves it out, and isn't this one."""
+        """Whether the condition is ours to set, for the applied registration leaves it out, and isn't this one.
+
+        Of the others in the list nothing is said: the API server keeps it by name, and those are somebody else's.
+        """
         conditions = (self.webhook or {}).get("matchConditions") or []
-        if conditions and not self._owned:
-            return False
-        return [each.get("expression") for each in conditions] != [condition]
+        ours = next((each["expression"] for each in conditions if each["name"] == CONDITION), None)
+        return ours != condition and (ours is None or self._owned)
 
     def set(self, bundle: bytes, condition: str) -> None:
         """Fill in the caBundle, and the condition where that is ours. Raises ApiError; a conflict as for the Secret."""
@@ -154,7 +156,7 @@ class Registration:
             "clientConfig": {"caBundle": base64.b64encode(bundle).decode()},
         }
         if self._owned or self.lacks(condition):
-            webhook["matchConditions"] = [{"name": "runs-plane", "expression": condition}]
+            webhook["matchConditions"] = [{"name": CONDITION, "expression": condition}]
         manifest = {
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "MutatingWebhookConfiguration",

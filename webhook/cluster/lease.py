@@ -35,8 +35,9 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether nobody else can have it now."""
-        return self._renewed is not None and time.monotonic() - self._renewed < HELD
+        """Whether nobody else can have it now. Any thread may ask."""
+        renewed = self._renewed
+        return renewed is not None and time.monotonic() - renewed < HELD
 
     def hold(self) -> bool:
         """Take or renew it where that is due; tell whether it is held. Raises ApiError."""

@@ -77,6 +77,8 @@ class Operator:
         identity = f"{socket.gethostname()}-{os.getpid()}"
         self._lease = Lease(api, options.namespace, OPERATE, identity)
         self.exporter = Exporter()
+        # Asked with each scrape: whoever waits for an answer that never comes can't say that it acts no more.
+        self.exporter.leader.set_function(lambda: float(self._lease.held))
         self._reporter = Reporter(api, options.namespace)
         self._pods = Census(api, settings)
         self._logs = Logs(api)
@@ -84,7 +86,8 @@ class Operator:
         self._pending: Files | None = None
         self._bundle_since = _Since()
         self._quiet_since = _Since()
-        self._said: set[str] = set()
+        self._said: set[str] = set()  # with the last pass that came to its end
+        self._saying: set[str] = set()  # with this one
         self._counted: float | None = None
 
     def run(self, ended: threading.Event) -> None:
@@ -100,6 +103,8 @@ class Operator:
                 failures = 0 if conflict else failures + 1
                 self.exporter.errors.inc(not conflict)
                 log.line("info" if conflict else "error", str(error))
+                if not self._lease.held:
+                    self._stand_by()
             self.exporter.passed()
             pause = _NEXT if 0 < steps <= _IN_A_ROW else INTERVAL
             ended.wait(min(_LONGEST_WAIT, INTERVAL * 2 ** min(failures, 6)) if failures else pause)
@@ -108,19 +113,24 @@ class Operator:
 
     def step(self) -> bool:
         """Make one pass; whether it did something, so that more may be to do. Raises ApiError."""
-        leads = self._lease.hold()
-        self.exporter.leader.set(leads)
-        if not leads:
-            self._pending = None
-            self.exporter.forget()  # who acts tells
-            self._reporter.forget()
+        if not self._lease.hold():
+            self._stand_by()
             return False
+        self._saying = set()
         try:
-            return self._certificates()
+            did = self._certificates()
+            self._said = self._saying
+            return did
         finally:
             if self._counted is None or time.monotonic() - self._counted >= CENSUS:
                 self._counted = time.monotonic()
                 self._census()
+
+    def _stand_by(self) -> None:
+        """Somebody else may act, and tells."""
+        self._pending = None
+        self.exporter.forget()
+        self._reporter.forget()
 
     def _census(self) -> None:
         """Look at every pod of the namespaces that are opted in, and say what is amiss."""
@@ -146,11 +156,22 @@ class Operator:
         self.exporter.registered.set(registration.webhook is not None)
         leaves = served(endpoints(self._api, self._options.namespace))
         ends = self.exporter.serving(leaves)
-        if not self._manages and ends is not None and ends - datetime.now(UTC) < certificates.SOON:
+        now = self._now()
+        theirs = self._api.date
+        astray = theirs is not None and abs(now - theirs) > CLOCKS
+        if astray:
+            # It is the API server that judges what is served: it would refuse a pair that was made on another day.
+            self._say(
+                "error",
+                "certificate: nothing is done as long as this clock and the API server's differ by more than "
+                f"{CLOCKS.seconds // 60} minutes: set the node's clock right",
+            )
+        elif not self._manages and ends is not None and ends - now < certificates.SOON:
             self._say(
                 "warning",
                 f"the certificate that is served ends on {ends:%Y-%m-%d} and was not renewed: look at cert-manager, or "
-                "renew the Secret that you made; when it has ended, no pod is injected",
+                "renew the Secret that you made; when it has ended, and the API server's open connections, no pod is "
+                "injected",
             )
         if registration.webhook is None:
             self._say(
@@ -158,11 +179,11 @@ class Operator:
                 "the MutatingWebhookConfiguration plane-webhook is missing, so no pod is injected: apply "
                 "the manifests, or install the chart, again",
             )
-        elif registration.lacks(self._condition):
+        elif secret is not None and registration.lacks(self._condition):
             registration.set(registration.bundle or b"", self._condition)
             log.line("info", "registration: the condition is set as the configuration has it")
             return True
-        if secret is None:
+        if secret is None or astray:
             return False
         seen = Observed(
             files=secret.files,
@@ -172,16 +193,6 @@ class Operator:
             bundle_age=self._bundle_since(registration.bundle),
             quiet=self._quiet_since((tuple(sorted((secret.files or {}).items())), tuple(leaves))),
         )
-        now = self._now()
-        theirs = self._api.date
-        if theirs is not None and abs(now - theirs) > CLOCKS:
-            # It is the API server that judges what is served: it would refuse a pair that was made on another day.
-            self._say(
-                "error",
-                "certificate: nothing is done as long as this clock and the API server's differ by more than "
-                f"{CLOCKS.seconds // 60} minutes: set the node's clock right",
-            )
-            return False
         action = certificates.plan(seen, host=self._host, now=now)
         match action:
             case Issue(why):
@@ -203,10 +214,10 @@ class Operator:
         return self._options.manage_certificates
 
     def _say(self, level: str, message: str) -> None:
-        """Once, not with every pass."""
+        """When it comes to be so, not with every pass; and when it is so again."""
         if message not in self._said:
-            self._said.add(message)
             log.line(level, message)
+        self._saying.add(message)
 
 
 class _Since:

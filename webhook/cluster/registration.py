@@ -16,6 +16,7 @@ from webhook.admission.target import ENTRYPOINT_MARK, FOREIGN_IMAGES, Place
 from webhook.settings import Settings
 
 NAME = "plane-webhook"
+CONDITION = "runs-plane"  # what our matchCondition is called: in the list that the API server keeps by name
 # A decision takes well under a millisecond; five seconds pass only when nothing answers, and then for each pod.
 _TIMEOUT_SECONDS = 5
 _LAST_PORT = 65535
@@ -83,7 +84,7 @@ def manifest(
                     ],
                 },
                 "objectSelector": {"matchExpressions": [{"key": INJECT, "operator": "NotIn", "values": ["disabled"]}]},
-                "matchConditions": [{"name": "runs-plane", "expression": condition(settings)}],
+                "matchConditions": [{"name": CONDITION, "expression": condition(settings)}],
                 "failurePolicy": failure_policy,
                 "matchPolicy": "Equivalent",
                 "reinvocationPolicy": "IfNeeded",

@@ -159,7 +159,8 @@ def _certificate(installed: Installed, files: Files | None, operator: Mapping[st
         "certificate",
         f"{own}/secret/{installed.secret}",
         problem,
-        "replicas that start now can't serve, and when what is served ends, no pod of Plane is injected",
+        "replicas that start now can't serve; when what is served ends, and the API server's open connections, pods of "
+        "Plane are created without the injection, or refused",
         f"{kubectl} delete secret {secret} --ignore-not-found   # operate makes another"
         if _makes(operator)
         else issue + f"docs/how-to/certificate-by-hand.md; with cert-manager: {kubectl} describe certificate",
