@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,11 @@ import yaml
 from lab.cache import LabError
 from lab.container import Container
 from lab.controlplane.programs import VERSIONS, WANTED, binary
+from lab.operating import HEAL, Kubelet, Operate, bind, endpoint, healed, kubelet, released
 from lab.pods import create
 from lab.process import wait_for
 from lab.webhook import Webhook, command
+from tests.pages import commands, run
 from webhook.settings import Settings, parse
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ CHART = MANIFESTS / "chart"
 OWN = "plane-webhook"
 TEST = "plane-webhook-test"
 HOST = "plane-webhook.plane-webhook.svc"
+NO_HELM_4 = "Helm 4 takes three minutes to build: LAB_HELM4=4.3.1 has it built and tried"
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 
@@ -452,7 +456,7 @@ def everything(controlplane: ControlPlane) -> set[str]:
     found = set()
     for scope, namespace in ("true", ("--namespace", OWN)), ("false", ()):
         kinds = controlplane.kubectl("api-resources", "--verbs=list", f"--namespaced={scope}", "-o", "name").split()
-        wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "componentstatuses", "leases")))
+        wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "componentstatuses")))
         found |= set(controlplane.kubectl("get", wanted, *namespace, "-o", "name", "--ignore-not-found").split())
     return found
 
@@ -540,7 +544,7 @@ class Release:
 def release(request: pytest.FixtureRequest, controlplane: ControlPlane, tls: Path) -> Iterator[Release]:
     """A release to be: the namespace is there, with its Secret, and enforces Pod Security `restricted`."""
     if request.param not in WANTED:
-        pytest.skip("Helm 4 takes three minutes to build: LAB_HELM4=4.3.1 has it built and tried")
+        pytest.skip(NO_HELM_4)
     controlplane.namespace(OWN, {"pod-security.kubernetes.io/enforce": "restricted"})
     files = [f"--from-file={tls / name}" for name in ("tls.crt", "tls.key", "ca.crt")]
     controlplane.kubectl("-n", OWN, "create", "secret", "generic", "plane-webhook-tls", *files)
@@ -596,3 +600,45 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
     release.helm("uninstall", OWN)
     wait_for(lambda: not controlplane.pods(OWN), 30, "its pods are gone")
     assert everything(controlplane) == before
+
+
+@pytest.mark.parametrize("program", ["helm", "helm4"])
+def test_of_a_release_with_operate_that_is_left_which_readme_names_and_its_commands_remove(
+    controlplane: ControlPlane, tmp_path: Path, program: str
+) -> None:
+    """And `operate` runs on meanwhile, as it does until its kubelet hears of it."""
+    if program not in WANTED:
+        pytest.skip(NO_HELM_4)
+    *_, uninstall, gone, _, by_name, rights = commands("README.md", "Remove it")
+    # What slips by before the webhook is there has `operate` write all that it ever writes.
+    plane = released(controlplane, "plane")
+    controlplane.namespace(plane, HEAL)
+    controlplane.namespace(OWN)
+    wait_for(lambda: "configmap/kube-root-ca.crt" in everything(controlplane), 30, "the namespace is complete")
+    before = everything(controlplane)
+    controlplane.helm("install", OWN, CHART, "--namespace", OWN, program=program)
+    bind(controlplane, plane)
+    bind(controlplane, plane, "logs")
+    with Operate(controlplane) as operate, Kubelet(controlplane, tmp_path / "tls"):
+        wait_for((tmp_path / "tls/tls.key").exists, 30, "operate makes the Secret", need=[operate.process])
+        with Webhook(cert_dir=tmp_path / "tls") as webhook, kubelet(controlplane, plane):
+            controlplane.local_service(OWN, OWN)
+            controlplane.apply(endpoint(webhook))
+            port = {"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": webhook.port}
+            controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps([port]))
+            wait_for(lambda: healed(controlplane, plane, 1), 60, "the pod is healed", need=[operate.process])
+        controlplane.kubectl("-n", OWN, "delete", "endpointslice", OWN)  # the lab's own
+        controlplane.helm(*shlex.split(uninstall)[1:], program=program)
+        wait_for(lambda: not controlplane.pods(OWN), 30, "its pods are gone")
+        assert operate.terminate() == 0
+
+    left = {name.replace("lease.coordination.k8s.io/", "lease/") for name in everything(controlplane) - before}
+    assert left == {word for word in by_name.split() if "/" in word}
+    bindings = ("-n", plane, "get", "rolebindings", "-o", "name")
+    assert len(controlplane.kubectl(*bindings).split()) == 2
+    for line in (by_name, rights):
+        run(controlplane, line, tmp_path)
+    assert everything(controlplane) == before
+    assert controlplane.kubectl(*bindings) == ""
+    run(controlplane, gone, tmp_path)
+    controlplane.kubectl("delete", "namespace", plane)
