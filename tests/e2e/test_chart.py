@@ -28,6 +28,8 @@ from webhook.settings import Settings, parse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import httpx
+
     from lab.controlplane import ControlPlane
     from lab.images import Image
     from lab.pods import Pod
@@ -69,13 +71,17 @@ def helm(*words: str | Path, values: dict[str, Any] | None = None) -> str:
     return done.stdout + done.stderr if words[0] == "lint" else done.stdout
 
 
-def rendered(tls: Path, namespace: str = OWN, **values: Any) -> Objects:
-    """What the chart makes with these values, by kind and name; with a Secret of one's own unless they say."""
+def rendered(tls: Path, namespace: str = OWN, *, tests: bool = False, **values: Any) -> Objects:
+    """What the chart makes with these values, by kind and name; with a Secret of one's own unless they say.
+
+    `tests`: with what `helm test` makes.
+    """
     if not values.get("certificates", {}).keys() & {"source", "caBundle"}:
         own = {"source": "existing", "caBundle": (tls / "ca.crt").read_text()}
         values["certificates"] = {**own, **values.get("certificates", {})}
     values.setdefault("operate", {"enabled": False})
-    return by_name(helm("template", OWN, CHART, "--namespace", namespace, "--skip-tests", values=values))
+    skip = [] if tests else ["--skip-tests"]
+    return by_name(helm("template", OWN, CHART, "--namespace", namespace, *skip, values=values))
 
 
 def by_name(text: str) -> Objects:
@@ -295,36 +301,60 @@ def flat(objects: Objects) -> dict[str, Any]:
     return {path: leaf for (kind, _), each in objects.items() for path, leaf in leaves(each, kind)}
 
 
+def changed(before: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
+    """What `flat` has after these changes, which are as in VALUES."""
+    wanted = dict(before)
+    for path, value in expected.items():
+        for each in [each for each in wanted if each == path or each.startswith(f"{path} ")]:
+            del wanted[each]
+        wanted |= dict(leaves(value, path)) if value is not None else {}
+    return wanted
+
+
+def tried(controlplane: ControlPlane, template: dict[str, Any]) -> httpx.Response:
+    """What the API server says of such a pod where Pod Security `restricted` is enforced."""
+    restricted = controlplane.namespace("chart-restricted", {"pod-security.kubernetes.io/enforce": "restricted"})
+    pod = {"metadata": {"name": "tried"}, "spec": {**template["spec"], "serviceAccountName": "default"}}
+    return create(controlplane, restricted, pod, dry_run=True)
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_each_value_changes_what_it_is_for_and_nothing_else(controlplane: ControlPlane, tls: Path, name: str) -> None:
     """And what comes out is taken by the API server, its pods also where Pod Security `restricted` is enforced."""
     values, expected = VALUES[name]
     before, objects = flat(rendered(tls)), rendered(tls, **values)
     after = flat(objects)
-    wanted = dict(before)
     for path, value in expected.items():
-        gone = [each for each in wanted if each == path or each.startswith(f"{path} ")]
-        for each in gone:
-            del wanted[each]
         if value is not None and " " not in path:  # a whole object, by what it specifies
             metadata = {"name": OWN, "namespace": OWN, "labels": {"app.kubernetes.io/name": OWN}}
             metadata["labels"] |= values.get("serviceMonitor", {}).get("labels", {})
             version = objects[path, OWN]["apiVersion"]
-            value = {"apiVersion": version, "kind": path, "metadata": metadata, "spec": value}  # noqa: PLW2901
-        wanted |= dict(leaves(value, path)) if value is not None else {}
-    assert after == wanted
+            expected = expected | {path: {"apiVersion": version, "kind": path, "metadata": metadata, "spec": value}}
+    assert after == changed(before, expected)
 
     controlplane.namespace(OWN)
     ours = [each for each in objects.values() if not each["apiVersion"].startswith(FOREIGN)]
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": ours})
     controlplane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=listed)
 
-    restricted = controlplane.namespace("chart-restricted", {"pod-security.kubernetes.io/enforce": "restricted"})
-    template = objects["Deployment", OWN]["spec"]["template"]
-    pod = {"metadata": {"name": "tried"}, "spec": {**template["spec"], "serviceAccountName": "default"}}
-    answer = create(controlplane, restricted, pod, dry_run=True)
+    answer = tried(controlplane, objects["Deployment", OWN]["spec"]["template"])
     assert [word for word in FORBIDDEN.get(name, []) if word not in answer.text] == []
     assert answer.status_code == (403 if name in FORBIDDEN else 201)
+
+
+@pytest.mark.parametrize(
+    "name", ["image", "pulling the image", "priority class", "tolerations", "annotations", "OpenShift"]
+)
+def test_what_a_cluster_asks_of_pods_is_so_for_operate_and_the_test_too(
+    controlplane: ControlPlane, tls: Path, name: str
+) -> None:
+    values, expected = VALUES[name]
+    before, after = (rendered(tls, tests=True, operate={"enabled": True}, **each) for each in ({}, values))
+    for key, template in (("Deployment", "plane-webhook-operate"), "Deployment spec template"), (("Pod", TEST), "Pod"):
+        wanted = {path.replace("Deployment spec template", template): value for path, value in expected.items()}
+        assert flat({key: after[key]}) == changed(flat({key: before[key]}), wanted)
+        made = after[key] if key[0] == "Pod" else after[key]["spec"]["template"]
+        assert tried(controlplane, made).status_code == 201
 
 
 def test_a_configuration_that_changes_changes_the_pods(tls: Path) -> None:
