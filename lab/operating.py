@@ -83,7 +83,11 @@ class Operate(Startable):
 
 
 class Kubelet(Startable):
-    """Brings the Secret to a folder, within a second of its change."""
+    """Brings the Secret to a folder, within a second of its change.
+
+    A real one (tests/e2e/node/test_own.py) takes up to a minute or so for that, and can't run in CI: the tests of
+    renewals replace the Secret many times, on a control plane alone.
+    """
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         self._plane, self._folder = plane, folder
