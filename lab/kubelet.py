@@ -4,6 +4,8 @@ The rules are those of Kubernetes 1.36: pkg/kubelet/kubelet_pods.go (environment
 (command and args), third_party/forked/golang/expansion, pkg/volume (files and modes). What isn't emulated is refused,
 never guessed: a test that passes here must not rest on something that a kubelet would do otherwise.
 
+It is there beside lab/node because what a kubelet makes of a pod is to be had at once, without root and without
+cgroup v1: the faults of tests/effect and bench/effect ask for it by the hundred, and so does CI, which has no node.
 tests/e2e/node/test_twins.py holds it to a real kubelet.
 
 Not here: init containers, probes, lifecycle hooks, stdin and tty, the variables of Services.

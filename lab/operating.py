@@ -94,7 +94,11 @@ class Operate(Startable):
 
 
 class Kubelet(Startable):
-    """Brings the Secret to a folder, within a second of its change."""
+    """Brings the Secret to a folder, within a second of its change.
+
+    A real one takes up to a minute for that (10 s on lab/node, which is told so), and can't run in CI: the tests of
+    renewals replace the Secret many times, on a control plane alone. tests/e2e/node/test_own.py has a real one.
+    """
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         self._plane, self._folder = plane, folder

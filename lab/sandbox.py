@@ -3,6 +3,9 @@
 When PID 1 ends, the kernel kills the rest; when the Python process ends, however it ends, the kernel kills PID 1. So
 nothing is left behind and nobody needs to be looked for by name. This module must never signal a process that isn't in
 the namespace that it made.
+
+It is there beside lab/node because it starts at once and needs neither root nor cgroup v1: container.py's containers,
+the brokers and databases and tests/image run in it, in CI too, which has no node.
 """
 
 from __future__ import annotations

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import signal
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from lab import ourimage
@@ -15,6 +19,7 @@ CHART = ourimage.REPOSITORY / "manifests/chart"
 NAMESPACE = "plane-webhook"
 LABEL = "plane-webhook/inject=enabled"  # what opts a namespace in
 REPOSITORY, TAG = "lab/plane-webhook", "0.1.0"
+SECRET = "plane-webhook-tls"
 READY = 90.0  # seconds; about 20 alone on two cores: the certificate is made meanwhile
 
 
@@ -50,3 +55,33 @@ def wait_installed(node: Node) -> None:
     bundle = "jsonpath={.webhooks[0].clientConfig.caBundle}"
     asked = ("get", "mutatingwebhookconfiguration", "plane-webhook", "-o", bundle)
     wait_for(lambda: node.kubectl(*asked), READY, "operate fills in the registration")
+
+
+def replicas(node: Node) -> list[dict[str, Any]]:
+    """Return the pods of the webhook that are not being deleted."""
+    return node.pods(NAMESPACE, "app.kubernetes.io/name=plane-webhook")
+
+
+def kill(node: Node, *pods: dict[str, Any]) -> None:
+    """Kill the containers of some replicas, and wait until they are there anew and ready."""
+    for pid in [node.pid_1(pod) for pod in pods]:
+        os.kill(pid, signal.SIGKILL)
+    counts = {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
+
+    def back() -> bool:
+        now = {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0] for pod in replicas(node)}
+        return all(now[uid]["restartCount"] > count and now[uid]["ready"] for uid, count in counts.items())
+
+    wait_for(back, READY, "the killed replicas are ready again")
+
+
+def certificate(node: Node) -> bytes:
+    """Return what the Secret has, as DER; nothing where there is none."""
+    words = ("get", "secret", SECRET, "--ignore-not-found", "-o", r"jsonpath={.data.tls\.crt}")
+    pem = base64.b64decode(node.kubectl("-n", NAMESPACE, *words)).decode()
+    return ssl.PEM_cert_to_DER_cert(pem[: pem.index("-----END") + len(ssl.PEM_FOOTER)]) if pem else b""
+
+
+def served(port: int) -> bytes:
+    """Return what a replica shows at a port of this machine that leads to its own, as DER."""
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port), timeout=5))

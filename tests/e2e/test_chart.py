@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -17,13 +18,17 @@ import yaml
 from lab.cache import LabError
 from lab.container import Container
 from lab.controlplane.programs import VERSIONS, WANTED, binary
+from lab.operating import HEAL, Kubelet, Operate, bind, endpoint, healed, kubelet, released
 from lab.pods import create
 from lab.process import wait_for
 from lab.webhook import Webhook, command
+from tests.pages import commands, run
 from webhook.settings import Settings, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import httpx
 
     from lab.controlplane import ControlPlane
     from lab.images import Image
@@ -36,6 +41,7 @@ CHART = MANIFESTS / "chart"
 OWN = "plane-webhook"
 TEST = "plane-webhook-test"
 HOST = "plane-webhook.plane-webhook.svc"
+NO_HELM_4 = "Helm 4 takes three minutes to build: LAB_HELM4=4.3.1 has it built and tried"
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 
@@ -65,13 +71,17 @@ def helm(*words: str | Path, values: dict[str, Any] | None = None) -> str:
     return done.stdout + done.stderr if words[0] == "lint" else done.stdout
 
 
-def rendered(tls: Path, namespace: str = OWN, **values: Any) -> Objects:
-    """What the chart makes with these values, by kind and name; with a Secret of one's own unless they say."""
+def rendered(tls: Path, namespace: str = OWN, *, tests: bool = False, **values: Any) -> Objects:
+    """What the chart makes with these values, by kind and name; with a Secret of one's own unless they say.
+
+    `tests`: with what `helm test` makes.
+    """
     if not values.get("certificates", {}).keys() & {"source", "caBundle"}:
         own = {"source": "existing", "caBundle": (tls / "ca.crt").read_text()}
         values["certificates"] = {**own, **values.get("certificates", {})}
     values.setdefault("operate", {"enabled": False})
-    return by_name(helm("template", OWN, CHART, "--namespace", namespace, "--skip-tests", values=values))
+    skip = [] if tests else ["--skip-tests"]
+    return by_name(helm("template", OWN, CHART, "--namespace", namespace, *skip, values=values))
 
 
 def by_name(text: str) -> Objects:
@@ -291,36 +301,60 @@ def flat(objects: Objects) -> dict[str, Any]:
     return {path: leaf for (kind, _), each in objects.items() for path, leaf in leaves(each, kind)}
 
 
+def changed(before: dict[str, Any], expected: dict[str, Any]) -> dict[str, Any]:
+    """What `flat` has after these changes, which are as in VALUES."""
+    wanted = dict(before)
+    for path, value in expected.items():
+        for each in [each for each in wanted if each == path or each.startswith(f"{path} ")]:
+            del wanted[each]
+        wanted |= dict(leaves(value, path)) if value is not None else {}
+    return wanted
+
+
+def tried(controlplane: ControlPlane, template: dict[str, Any]) -> httpx.Response:
+    """What the API server says of such a pod where Pod Security `restricted` is enforced."""
+    restricted = controlplane.namespace("chart-restricted", {"pod-security.kubernetes.io/enforce": "restricted"})
+    pod = {"metadata": {"name": "tried"}, "spec": {**template["spec"], "serviceAccountName": "default"}}
+    return create(controlplane, restricted, pod, dry_run=True)
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_each_value_changes_what_it_is_for_and_nothing_else(controlplane: ControlPlane, tls: Path, name: str) -> None:
     """And what comes out is taken by the API server, its pods also where Pod Security `restricted` is enforced."""
     values, expected = VALUES[name]
     before, objects = flat(rendered(tls)), rendered(tls, **values)
     after = flat(objects)
-    wanted = dict(before)
     for path, value in expected.items():
-        gone = [each for each in wanted if each == path or each.startswith(f"{path} ")]
-        for each in gone:
-            del wanted[each]
         if value is not None and " " not in path:  # a whole object, by what it specifies
             metadata = {"name": OWN, "namespace": OWN, "labels": {"app.kubernetes.io/name": OWN}}
             metadata["labels"] |= values.get("serviceMonitor", {}).get("labels", {})
             version = objects[path, OWN]["apiVersion"]
-            value = {"apiVersion": version, "kind": path, "metadata": metadata, "spec": value}  # noqa: PLW2901
-        wanted |= dict(leaves(value, path)) if value is not None else {}
-    assert after == wanted
+            expected = expected | {path: {"apiVersion": version, "kind": path, "metadata": metadata, "spec": value}}
+    assert after == changed(before, expected)
 
     controlplane.namespace(OWN)
     ours = [each for each in objects.values() if not each["apiVersion"].startswith(FOREIGN)]
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": ours})
     controlplane.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", input=listed)
 
-    restricted = controlplane.namespace("chart-restricted", {"pod-security.kubernetes.io/enforce": "restricted"})
-    template = objects["Deployment", OWN]["spec"]["template"]
-    pod = {"metadata": {"name": "tried"}, "spec": {**template["spec"], "serviceAccountName": "default"}}
-    answer = create(controlplane, restricted, pod, dry_run=True)
+    answer = tried(controlplane, objects["Deployment", OWN]["spec"]["template"])
     assert [word for word in FORBIDDEN.get(name, []) if word not in answer.text] == []
     assert answer.status_code == (403 if name in FORBIDDEN else 201)
+
+
+@pytest.mark.parametrize(
+    "name", ["image", "pulling the image", "priority class", "tolerations", "annotations", "OpenShift"]
+)
+def test_what_a_cluster_asks_of_pods_is_so_for_operate_and_the_test_too(
+    controlplane: ControlPlane, tls: Path, name: str
+) -> None:
+    values, expected = VALUES[name]
+    before, after = (rendered(tls, tests=True, operate={"enabled": True}, **each) for each in ({}, values))
+    for key, template in (("Deployment", "plane-webhook-operate"), "Deployment spec template"), (("Pod", TEST), "Pod"):
+        wanted = {path.replace("Deployment spec template", template): value for path, value in expected.items()}
+        assert flat({key: after[key]}) == changed(flat({key: before[key]}), wanted)
+        made = after[key] if key[0] == "Pod" else after[key]["spec"]["template"]
+        assert tried(controlplane, made).status_code == 201
 
 
 def test_a_configuration_that_changes_changes_the_pods(tls: Path) -> None:
@@ -452,7 +486,7 @@ def everything(controlplane: ControlPlane) -> set[str]:
     found = set()
     for scope, namespace in ("true", ("--namespace", OWN)), ("false", ()):
         kinds = controlplane.kubectl("api-resources", "--verbs=list", f"--namespaced={scope}", "-o", "name").split()
-        wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "componentstatuses", "leases")))
+        wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "componentstatuses")))
         found |= set(controlplane.kubectl("get", wanted, *namespace, "-o", "name", "--ignore-not-found").split())
     return found
 
@@ -540,7 +574,7 @@ class Release:
 def release(request: pytest.FixtureRequest, controlplane: ControlPlane, tls: Path) -> Iterator[Release]:
     """A release to be: the namespace is there, with its Secret, and enforces Pod Security `restricted`."""
     if request.param not in WANTED:
-        pytest.skip("Helm 4 takes three minutes to build: LAB_HELM4=4.3.1 has it built and tried")
+        pytest.skip(NO_HELM_4)
     controlplane.namespace(OWN, {"pod-security.kubernetes.io/enforce": "restricted"})
     files = [f"--from-file={tls / name}" for name in ("tls.crt", "tls.key", "ca.crt")]
     controlplane.kubectl("-n", OWN, "create", "secret", "generic", "plane-webhook-tls", *files)
@@ -596,3 +630,45 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
     release.helm("uninstall", OWN)
     wait_for(lambda: not controlplane.pods(OWN), 30, "its pods are gone")
     assert everything(controlplane) == before
+
+
+@pytest.mark.parametrize("program", ["helm", "helm4"])
+def test_of_a_release_with_operate_that_is_left_which_readme_names_and_its_commands_remove(
+    controlplane: ControlPlane, tmp_path: Path, program: str
+) -> None:
+    """And `operate` runs on meanwhile, as it does until its kubelet hears of it."""
+    if program not in WANTED:
+        pytest.skip(NO_HELM_4)
+    *_, uninstall, gone, _, by_name, rights = commands("README.md", "Remove it")
+    # What slips by before the webhook is there has `operate` write all that it ever writes.
+    plane = released(controlplane, "plane")
+    controlplane.namespace(plane, HEAL)
+    controlplane.namespace(OWN)
+    wait_for(lambda: "configmap/kube-root-ca.crt" in everything(controlplane), 30, "the namespace is complete")
+    before = everything(controlplane)
+    controlplane.helm("install", OWN, CHART, "--namespace", OWN, program=program)
+    bind(controlplane, plane)
+    bind(controlplane, plane, "logs")
+    with Operate(controlplane) as operate, Kubelet(controlplane, tmp_path / "tls"):
+        wait_for((tmp_path / "tls/tls.key").exists, 30, "operate makes the Secret", need=[operate.process])
+        with Webhook(cert_dir=tmp_path / "tls") as webhook, kubelet(controlplane, plane):
+            controlplane.local_service(OWN, OWN)
+            controlplane.apply(endpoint(webhook))
+            port = {"op": "replace", "path": "/webhooks/0/clientConfig/service/port", "value": webhook.port}
+            controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps([port]))
+            wait_for(lambda: healed(controlplane, plane, 1), 60, "the pod is healed", need=[operate.process])
+        controlplane.kubectl("-n", OWN, "delete", "endpointslice", OWN)  # the lab's own
+        controlplane.helm(*shlex.split(uninstall)[1:], program=program)
+        wait_for(lambda: not controlplane.pods(OWN), 30, "its pods are gone")
+        assert operate.terminate() == 0
+
+    left = {name.replace("lease.coordination.k8s.io/", "lease/") for name in everything(controlplane) - before}
+    assert left == {word for word in by_name.split() if "/" in word}
+    bindings = ("-n", plane, "get", "rolebindings", "-o", "name")
+    assert len(controlplane.kubectl(*bindings).split()) == 2
+    for line in (by_name, rights):
+        run(controlplane, line, tmp_path)
+    assert everything(controlplane) == before
+    assert controlplane.kubectl(*bindings) == ""
+    run(controlplane, gone, tmp_path)
+    controlplane.kubectl("delete", "namespace", plane)

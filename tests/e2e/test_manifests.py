@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from lab.operating import ACCOUNT, SECRET, Operate, endpoint, metrics
 from lab.pods import INJECT, api_pod, create, injected, unharmed
 from lab.process import wait_for
 from lab.webhook import Webhook, command
+from tests.pages import blocks, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +77,28 @@ def test_the_base_is_applied_twice_and_its_pods_are_made_whatever_becomes_of_the
         )
         wait_for(lambda: controlplane.kubectl(*budget) == "1", 30, "one of the two may go")
     controlplane.kubectl("delete", "mutatingwebhookconfiguration", "plane-webhook")
+    controlplane.kubectl("delete", "namespace", OWN)
+
+
+@pytest.mark.lab
+def test_readme_deletes_each_superseded_configuration_and_not_the_one_in_use(
+    controlplane: ControlPlane, tmp_path: Path
+) -> None:
+    shutil.copytree(MANIFESTS / "base", tmp_path / "base")
+    file, text = tmp_path / "base/configuration.yaml", (MANIFESTS / "base/configuration.yaml").read_text()
+    for patience in (2, 3, 4):
+        file.write_text(text.replace("patience: 1 ", f"patience: {patience} "))
+        controlplane.kubectl("apply", "--server-side", "-k", tmp_path / "base")
+    names = ("-n", OWN, "get", "configmaps", "-o", "name")
+    there = {name for name in controlplane.kubectl(*names).split() if "/plane-webhook-" in name}
+    assert len(there) == 3
+    controlplane.kubectl("-n", OWN, "create", "configmap", "plane-webhook-state")
+    (block,) = blocks("README.md", "With kustomize")
+    run(controlplane, block, tmp_path)
+    left = {name for name in controlplane.kubectl(*names).split() if "/plane-webhook-" in name}
+    volume = "jsonpath={.spec.template.spec.volumes[0].configMap.name}"
+    used = controlplane.kubectl("-n", OWN, "get", "deployment", OWN, "-o", volume)
+    assert left == {f"configmap/{used}", "configmap/plane-webhook-state"}
     controlplane.kubectl("delete", "namespace", OWN)
 
 

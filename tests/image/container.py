@@ -1,6 +1,9 @@
 """A container of an image, under what Pod Security `restricted` and a read-only root leave it.
 
 It has the image's files and the mounts that it is given, and nothing of this machine but the network.
+
+It is there beside lab/node, on which the same image runs in tests/e2e/node, because CI has no node and the image is to
+be run there too; and because it takes a second.
 """
 
 from __future__ import annotations

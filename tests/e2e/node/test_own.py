@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import os
-import signal
-import ssl
 import time
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -26,7 +22,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600), pytest.mark.usefixtures("webhook")]
 
 RATE = 5  # pods created a second
-SECRET = "plane-webhook-tls"
 
 
 @contextmanager
@@ -48,23 +43,6 @@ def pods_are_made(node: Node, *, missed_at_most: int = 0) -> Iterator[None]:
     assert len(missed) == node.failed_calls(WEBHOOK) - failed <= missed_at_most
 
 
-def replicas(node: Node) -> list[dict[str, Any]]:
-    return node.pods(ours.NAMESPACE, "app.kubernetes.io/name=plane-webhook")
-
-
-def kill(node: Node, *pods: dict[str, Any]) -> None:
-    """Kill their containers, and wait until they are there anew and ready."""
-    for pid in [node.pid_1(pod) for pod in pods]:
-        os.kill(pid, signal.SIGKILL)
-    counts = {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods}
-
-    def back() -> bool:
-        now = {pod["metadata"]["uid"]: pod["status"]["containerStatuses"][0] for pod in replicas(node)}
-        return all(now[uid]["restartCount"] > count and now[uid]["ready"] for uid, count in counts.items())
-
-    wait_for(back, 90, "the killed replicas are ready again")
-
-
 def test_while_both_replicas_are_gone_pods_slip_by_and_operate_counts_them(node: Node) -> None:
     namespace = node.namespace("slipped-by", INJECT)
     missed = []
@@ -80,7 +58,7 @@ def test_while_both_replicas_are_gone_pods_slip_by_and_operate_counts_them(node:
     failed = node.failed_calls(WEBHOOK)
     with Steady(make, RATE) as pods:
         time.sleep(2)
-        kill(node, *replicas(node))
+        ours.kill(node, *ours.replicas(node))
         time.sleep(2)
     assert pods.failures == [], "none was refused"
     assert 0 < len(missed) == node.failed_calls(WEBHOOK) - failed
@@ -100,32 +78,38 @@ def test_a_rolling_restart_misses_no_pod(node: Node) -> None:
         time.sleep(10)  # the old replicas drain
 
 
+def test_replicas_that_are_evicted_in_turn_miss_no_pod(node: Node) -> None:
+    """As a drain of node after node does it; the one that holds both can't be drained, and says why."""
+    with pods_are_made(node):
+        for pod in ours.replicas(node):
+            name = pod["metadata"]["name"]
+            evict = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+            path = f"/api/v1/namespaces/{ours.NAMESPACE}/pods/{name}/eviction"
+            node.api.post(path, json=evict).raise_for_status()
+            node.kubectl("-n", ours.NAMESPACE, "rollout", "status", "deployment/plane-webhook", "--timeout=90s")
+        time.sleep(10)  # the old replicas drain
+        ours_alone = ("--pod-selector", "app.kubernetes.io/name=plane-webhook", "--timeout=15s")
+        said = node.kubectl("drain", "node", *ours_alone, check=False)
+        node.kubectl("uncordon", "node")
+        node.wait_ready(ours.NAMESPACE, "app.kubernetes.io/name=plane-webhook", timeout=90)
+        assert "Cannot evict pod as it would violate the pod's disruption budget" in said
+
+
 def test_a_killed_replica_costs_the_pods_of_a_second_at_the_most(node: Node) -> None:
-    for pod in replicas(node):  # until kube-proxy knows, a new connection may be led to it
+    for pod in ours.replicas(node):  # until kube-proxy knows, a new connection may be led to it
         with pods_are_made(node, missed_at_most=RATE):
             time.sleep(2)
-            kill(node, pod)
+            ours.kill(node, pod)
             time.sleep(2)
 
 
 def test_a_replaced_certificate_misses_no_pod_and_is_served_within_a_minute(node: Node) -> None:
-    old = certificate(node)
+    old = ours.certificate(node)
     with pods_are_made(node):
-        node.kubectl("-n", ours.NAMESPACE, "delete", "secret", SECRET)
-        new = wait_for(lambda: certificate(node), 60, "operate makes another")
+        node.kubectl("-n", ours.NAMESPACE, "delete", "secret", ours.SECRET)
+        new = wait_for(lambda: ours.certificate(node), 60, "operate makes another")
         assert new != old
-        ports = [node.forward((pod["status"]["podIP"], 8443)) for pod in replicas(node)]
+        ports = [node.forward((pod["status"]["podIP"], 8443)) for pod in ours.replicas(node)]
         assert len(ports) == 2
-        wait_for(lambda: {served(port) for port in ports} == {new}, 60, "each replica serves it")
+        wait_for(lambda: {ours.served(port) for port in ports} == {new}, 60, "each replica serves it")
         time.sleep(5)
-
-
-def certificate(node: Node) -> bytes:
-    """Return what the Secret has, as DER; nothing where there is none."""
-    words = ("get", "secret", SECRET, "--ignore-not-found", "-o", r"jsonpath={.data.tls\.crt}")
-    pem = base64.b64decode(node.kubectl("-n", ours.NAMESPACE, *words)).decode()
-    return ssl.PEM_cert_to_DER_cert(pem[: pem.index("-----END") + len(ssl.PEM_FOOTER)]) if pem else b""
-
-
-def served(port: int) -> bytes:
-    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port), timeout=5))

@@ -9,9 +9,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,29 +19,21 @@ from lab.node import webhook as ours
 from lab.node.plane import INJECTED
 from lab.pods import SHORT
 from lab.process import wait_for
+from tests import pages
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lab.node import Node
     from lab.node.plane import Release
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 REGISTRY = "registry.example.com"
-README = ourimage.REPOSITORY / "README.md"
-
-
-def section(heading: str) -> str:
-    """Return what is below a heading, up to the next one."""
-    found = re.search(rf"^##+ {heading}\n(.*?)(?=^##|\Z)", README.read_text(), re.MULTILINE | re.DOTALL)
-    assert found, f"README has no section {heading}"
-    return found[1]
 
 
 def commands(heading: str) -> list[str]:
-    """Return the lines of the fenced blocks in a section, without comments."""
-    blocks = re.findall(r"^( *)```\n(.*?)^\1```", section(heading), re.MULTILINE | re.DOTALL)
-    lines = "".join(textwrap.dedent(block) for _, block in blocks).splitlines()
-    return [line for line in lines if not line.startswith("#")]
+    return pages.commands("README.md", heading)
 
 
 class Clone:
@@ -58,12 +47,7 @@ class Clone:
 
     def run(self, line: str) -> str:
         """Return what a line of README printed, run by bash in the clone. It must exit 0."""
-        words = ["bash", "-euo", "pipefail", "-c", line.replace("REGISTRY", REGISTRY)]
-        done = subprocess.run(
-            words, cwd=self.manifests.parent, env=self._node.environment(), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        return pages.run(self._node, line.replace("REGISTRY", REGISTRY), self.manifests.parent)
 
 
 @pytest.fixture
@@ -100,21 +84,30 @@ def test_check_that_it_works(release: Release, clone: Clone) -> None:
 
 
 def test_remove_it_then_install_it_by_kustomize_and_by_helm_again(release: Release, clone: Clone) -> None:
-    unlabel, restart, uninstall, delete = commands("Remove it")
+    unlabel, restart, uninstall, gone, delete, by_name, rights = commands("Remove it")
     install, rolled, tested, label, restart_again = commands("With Helm")
-    (apply,) = re.findall(r"`(kubectl apply [^`]*)`", section("With kustomize"))
+    (apply,) = re.findall(r"`(kubectl apply [^`]*)`", pages.section("README.md", "With kustomize"))
     assert restart.split("#")[0].strip() == restart_again.split("#")[0].strip()
 
     for line in (unlabel, restart, uninstall):
         clone.run(line)
     wait_until_injected(release, {})
-    assert "plane-webhook-tls" in clone.run(f"kubectl -n {ours.NAMESPACE} get secrets"), "as README says"
+    kinds = "secrets,configmaps,leases,serviceaccounts,deployments,roles,rolebindings,services"
+    left = clone.run(f"kubectl -n {ours.NAMESPACE} get {kinds} -o name").split()
+    named = {word.replace("lease/", "lease.coordination.k8s.io/") for word in by_name.split() if "/" in word}
+    kubernetes = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+    assert set(left) - kubernetes <= named, "as README says"
+    assert {"secret/plane-webhook-tls", "configmap/plane-webhook-state"} <= set(left)
+    for line in (by_name, rights):
+        clone.run(line)
+    assert set(clone.run(f"kubectl -n {ours.NAMESPACE} get {kinds} -o name").split()) == kubernetes
+    clone.run(gone)
 
     file = clone.manifests / "operate/kustomization.yaml"
     file.write_text(file.read_text().replace("newTag", f"newName: {REGISTRY}/plane-webhook\n    newTag"))
     clone.run(apply)
     clone.run(rolled)
-    ours.wait_installed(release.node)  # the Secret was there: so the webhook is ready before its registration is
+    ours.wait_installed(release.node)
     for line in (label, restart):
         clone.run(line)
     wait_until_injected(release, INJECTED)
