@@ -436,6 +436,16 @@ CELLS = [
         for kind in BY_CELERY
     ),
     Cell(
+        "beat-alarm",
+        "beat: blocked by a memory alarm",
+        alarm(Broker.memory_alarm),
+        FEW,
+        kind="beat",
+        loses=False,
+        contenders=BOTH,
+        clean=True,
+    ),
+    Cell(
         "worker-outage-3s",
         "worker: broker away for 3 s, under load",
         outage(3, CELERY_WAYS),
