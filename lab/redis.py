@@ -26,7 +26,7 @@ class Redis(Startable):
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="plane-webhook-redis-"))
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/"
+        self.url, self.socket = f"redis://127.0.0.1:{self.port}/", self.folder / "socket"
         self.log = self.folder / "redis.log"
         self._process: Sandboxed | None = None
 
@@ -35,7 +35,10 @@ class Redis(Startable):
         self._process = Sandboxed(
             "Redis",
             ["--dev-bind", "/", "/", "--proc", "/proc"],
-            [program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)],
+            [
+                *(program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1"),
+                *("--unixsocket", str(self.socket), "--dir", str(self.folder)),
+            ],
             stdout=self.log,
             stderr=self.log,
         )

@@ -188,6 +188,7 @@ ANOTHER_APP = {
     "Plane is on PYTHONPATH": ({"PYTHONPATH": "/nowhere:/code/elsewhere"}, "", ""),
     "gunicorn goes to another folder": ({}, " --chdir elsewhere", ""),
     "gunicorn goes there by a variable": ({"GUNICORN_CMD_ARGS": "--chdir=elsewhere"}, "", ""),
+    "gunicorn looks in another folder": ({}, " --pythonpath elsewhere", ""),
 }
 
 

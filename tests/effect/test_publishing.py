@@ -893,6 +893,38 @@ def test_what_is_published_while_python_ends_is_sent(
     assert set(arrive(broker, 2)) == {"at-exit", "after-main"}
 
 
+AT_EXIT = """
+import ssl
+its.conf.broker_use_ssl = dict(cert_reqs=ssl.CERT_NONE) if sys.argv[1].startswith("amqps") else None
+atexit.register(lambda: send("at-exit"))
+"""
+
+
+def test_a_first_publish_while_python_ends_is_sent_over_tls_and_nobody_waits_longer_than_for_its_answer(
+    image: images.Image, broker: Broker, redis: Redis, tmp_path: Path
+) -> None:
+    empty(redis)
+    broker.take(QUEUE)
+    expired(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    address = "amqps://guest:guest@127.0.0.1:{}//".format
+    with Proxy(broker.port, tls=context) as proxy, Client(image, address(proxy.port), redis, AT_EXIT) as client:
+        outcome, seconds = client.run()["at-exit"]
+    assert outcome == "sent"
+    assert seconds < 4  # a turn of the publisher's thread, whose work the caller does, may take 5
+    assert arrive(broker, 1) == ["at-exit"]
+
+
+def test_what_is_published_while_python_ends_and_the_broker_is_away_is_kept(
+    image: images.Image, proxy: Proxy, redis: Redis
+) -> None:
+    proxy.door("refuse")
+    with Client(image, url(proxy), redis, AT_EXIT) as client:
+        assert client.run()["at-exit"][0] == "sent"
+    assert cli(redis, "LLEN", key(redis, "queue")).strip() == "1"
+
+
 FORK = """
 send("parent-1")
 child = os.fork()

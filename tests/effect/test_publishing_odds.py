@@ -21,6 +21,7 @@ from tests.effect.test_publishing import (
     FIVE,
     PATIENCE,
     QUEUE,
+    SECRET,
     WAIT,
     Client,
     arrive,
@@ -458,3 +459,185 @@ def test_one_that_nobody_is_behind_is_tried_again_ever_more_seldom(
         assert count(redis, "queue") + count(redis, "doubt") == 1
         proxy.poison = b""
         assert "poison" in arrive(broker, 2, within=40)
+
+
+CHANNELS = """
+from plane_webhook import patches
+def together(names, gap):
+    threads = [threading.Thread(target=send, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+        time.sleep(gap)
+    for thread in threads:
+        thread.join()
+send("first")
+publisher = patches.publisher_for(its.connection_for_write())
+while len(publisher.link.lanes) < 2:
+    together(["warm-0", "warm-1"], 0)
+wait()
+together(["kept-%d" % n for n in range(8)], 0.1)
+wait()
+"""
+
+
+def test_a_caller_opens_no_channel_on_a_connection_that_may_be_dead(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """For an answer to that it would wait as long as the broker has, and not as long as a caller."""
+    with Client(image, url(proxy), redis, CHANNELS, install="install(timeout=15)") as client:
+        client.run()
+        proxy.flow(up=SWALLOW, down=SWALLOW)
+        told = client.go_on()
+        assert sent(told, slowest=8)
+        proxy.heal()
+        assert set(names(8)) <= set(arrive(broker, 9, within=40))
+
+
+BESIDE = """
+its.conf.task_queues = [Queue(name, Exchange(name), name) for name in ("celery", "hung")]
+its.conf.task_default_queue = "celery"
+send("first-%d" % os.getpid())
+wait()
+"""
+MANY = f"""
+{BESIDE}
+for n in range(12):
+    send("kept-%d" % n)
+send("stuck", queue="hung")
+for n in range(12, 25):
+    send("kept-%d" % n)
+wait()
+"""
+
+
+def test_of_two_processes_none_delivers_what_the_other_waits_with_for_a_declaration(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """Longer than the right to deliver lasts where nobody renews it."""
+    broker.declare("hung")
+    patient = "install(timeout=10)"
+    other = f"{BESIDE}send('other')\nwait()"
+    with (
+        Client(image, url(proxy), redis, MANY, install=patient) as one,
+        Client(image, url(proxy), redis, other, install=patient) as two,
+    ):
+        one.run()
+        two.run()
+        proxy.door("refuse")
+        proxy.cut()
+        assert sent(one.go_on())
+        assert sent(two.go_on())
+        with hanging(broker):
+            proxy.heal()
+            time.sleep(13)
+        arrived = arrive(broker, 28, within=60)
+        wait_for(lambda: broker.queue_depth("hung") >= 1, 60, "what was stuck has arrived")
+        time.sleep(2)
+        assert broker.take("hung") == ["stuck"]
+    assert sorted(arrived) == sorted(set(arrived))
+    with broker.channel() as channel:
+        channel.queue_delete("hung")
+
+
+NOT_AS_DECLARED = """
+its.conf.task_queues = [Queue("celery", Exchange("celery"), "celery", queue_arguments={"x-queue-type": "quorum"}),
+                        Queue("other", Exchange("other"), "other", queue_arguments={"x-max-length": 9})]
+its.conf.task_default_queue = "celery"
+send("first")
+wait()
+for n in range(25):
+    send("kept-%d" % n)
+send("refused", queue="other")
+for n in range(25, 60):
+    send("kept-%d" % n)
+wait()
+"""
+
+
+def test_what_is_declared_in_vain_costs_those_before_it_no_copy(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    broker.declare("other")
+    with Client(image, url(proxy), redis, NOT_AS_DECLARED) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        assert sent(client.go_on())
+        proxy.heal()
+        assert arrive(broker, 61) == ["first", *names(60)]
+        wait_for(lambda: count(redis, "aside") == 1, 10, "it is set aside")
+    with broker.channel() as channel:
+        channel.queue_delete("other")
+
+
+BACKLOG = f"""
+from plane_webhook.spool import Spool
+spool = Spool(sys.argv[2], {SECRET!r}, 10**6, 1 << 30)
+entries = [b"as all of them begin" * 100 + b"%06d" % n for n in range(20000)]
+for at in range(0, len(entries), 1000):
+    spool.redis.rpush(spool.queue, *entries[at:at + 1000])
+spool.redis.config_resetstat()
+tell("done", lambda: spool.done(entries[-64:]))
+wait()
+"""
+
+
+def test_behind_a_long_backlog_redis_serves_others_meanwhile(image: Image, proxy: Proxy, redis: Redis) -> None:
+    """Each entry that is taken out is looked for through all of it; 64 in one go took longer than a request waits."""
+    with Client(image, url(proxy), redis, BACKLOG) as client:
+        assert sent(client.run(), slowest=60)
+        calls = cli(redis, "INFO", "commandstats")
+    empty(redis)
+    assert "cmdstat_eval:calls=8," in calls
+
+
+def test_what_is_still_kept_is_said_where_the_spool_is_out_of_reach(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Proxy(redis.port) as way, Client(image, url(proxy), redis, FIVE, spool=way.port) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        assert sent(client.go_on())
+        way.door("refuse")
+        way.cut()
+        proxy.heal()
+        time.sleep(3)
+        assert client.go_on()["last"][0] == "sent"
+        way.heal()
+        assert set(arrive(broker, 7, within=60)) == {"first", *names(5), "last"}
+        log = client.log()
+    assert "had kept 5 tasks. What is still kept comes when the spool can be reached again" in log
+
+
+def test_a_redis_behind_a_sockets_path_that_stalls_is_waited_for_as_briefly(image: Image, proxy: Proxy) -> None:
+    """redis-py 5.0 takes no limit for such a socket."""
+    with Redis() as redis:
+        own = f"patches.install(PUBLISH, 'unix://{redis.socket}?db=0', {SECRET!r})"
+        with Client(image, url(proxy), redis, FIVE, install=own) as client:
+            client.run()
+            proxy.door("refuse")
+            proxy.cut()
+            cli(redis, "CLIENT", "PAUSE", "8000")
+            told = client.go_on()
+    assert {outcome for outcome, _ in told.values()} == {"OperationalError"}
+    assert max(seconds for _, seconds in told.values()) < 4
+
+
+def test_a_publish_that_is_confirmed_ends_the_rest_of_a_queue_that_hung(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    text = HUNG.replace("delivery.HUNG = 3.0", "").replace('send("last")', 'send("last", queue="hung")')
+    with Client(image, url(proxy), redis, text) as client:
+        client.run()
+        proxy.door("refuse")
+        proxy.cut()
+        assert sent(client.go_on())
+        with hanging(broker):
+            proxy.heal()
+            assert arrive(broker, 6, within=20) == ["first", *names(5)]
+            time.sleep(12)  # it rests for 16 s then
+        assert client.go_on()["last"][0] == "sent"
+        wait_for(lambda: broker.queue_depth("hung") == 3, 6, "what was for it has arrived")
+    with broker.channel() as channel:
+        channel.queue_delete("hung")

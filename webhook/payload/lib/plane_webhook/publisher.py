@@ -290,7 +290,7 @@ class Publisher:
     def _borrow(self, job):
         """Do the thread's work on the caller's, until the job is done."""
         while job.outcome is None and time.monotonic() < job.begun + self.patience:
-            self._turn()
+            self._turn(job)
 
     def wake(self):
         """Have the thread look."""
@@ -318,8 +318,11 @@ class Publisher:
                     self._lose(error)
                 time.sleep(1)
 
-    def _turn(self):
-        """Do what there is to do, then wait for an answer, a caller, or the time of the next thing to do."""
+    def _turn(self, job=None):
+        """Do what there is to do, then wait for an answer, a caller, or the time of the next thing to do.
+
+        For `job` only, where a caller does it: as long as that one has time, and not once it is done.
+        """
         now = time.monotonic()
         if self.delivery is not None and self.state.healthy and not self.delivery.left and now >= self.look:
             self.look = now + LOOK
@@ -346,6 +349,8 @@ class Publisher:
                 # Of one that is well and owes nothing it wants to hear the end only: each answer would wake it too.
                 poll.register(self.link, select.POLLIN if waits else select.POLLRDHUP)
                 wait = 0 if waits and self.link.pending() else wait
+            if job is not None:
+                wait = 0 if job.outcome is not None else min(wait, job.begun + self.patience - now)
         if self.ears in {number for number, _ in poll.poll(max(wait, 0) * 1000)}:
             try:
                 os.read(self.ears, 4096)
