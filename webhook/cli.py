@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from datetime import UTC, datetime
@@ -36,6 +37,7 @@ class _InputError(Exception):
 
 
 def _serve(options: argparse.Namespace) -> int:
+    gc.disable()  # until it serves: what is imported stays, and the collector would walk it again and again
     from webhook.server import serve  # noqa: PLC0415 - FastAPI's import costs more than any other command takes
 
     return serve(

@@ -83,6 +83,13 @@ def test_a_python_file_does_what_its_source_does(path: str) -> None:
     assert ast.dump(trees[0]) == ast.dump(trees[1])
 
 
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.endswith(".py") or path == "proof"])
+def test_a_docstring_travels_only_where_it_is_needed(path: str) -> None:
+    for node in ast.walk(ast.parse(payload.FILES[path])):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            assert len(node.body) == 1, node.name
+
+
 def _is_a_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
@@ -96,7 +103,7 @@ def test_a_file_is_lines_of_its_source_without_what_only_its_authors_need(path: 
 
 
 def test_comments_docstrings_and_empty_lines_do_not_travel() -> None:
-    text = '''"""First line.
+    text = '''"""First "line".
 
 Second.
 """
@@ -105,7 +112,10 @@ Second.
 TEXT = "#1 # 2"  # one
 
 def f(a):  # two
-    "its docstring"
+    """Its docstring.
+
+    More of it: "text".
+    """
     # three
     return a
 
@@ -114,7 +124,7 @@ class Error(Exception):
 '''
     assert (
         payload.lean(text)
-        == '''"""First line."""
+        == '''"""First "line"."""
 TEXT = "#1 # 2"
 def f(a):
     return a

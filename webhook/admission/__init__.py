@@ -6,7 +6,6 @@ value with a reason code; an exception means bytes that are no review, or a bug.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import msgspec
@@ -27,14 +26,13 @@ _UNREAD = 4 * 1024 * 1024
 # There is nothing that whoever creates the pod could do about these.
 _QUIET = {Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.OPTED_OUT}
 _QUIET |= {Reason.NOT_ASKED, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER}
-_UNCOVERED = (Reason.NOT_KNOWN, Reason.OTHER_MEANS)
+_UNCOVERED = {Reason.NOT_KNOWN, Reason.OTHER_MEANS}
 
 # Facts of real pods have some 300 bytes. Longer ones are not kept: whoever makes pods can't fill the memory with them.
 _KEPT = 8 * 1024
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, dict=True):
     """What becomes of a pod. `injection` is None where it stays as it is."""
 
     reason: Reason
@@ -123,10 +121,10 @@ def _decided(pod: Pod, profile: Profile) -> Decision:
         return Decision(Reason.OPTED_OUT, workload, container)
     if not wrapped:
         return Decision(Reason.NOT_EFFECTIVE, workload, container)
-    risks = tuple(dict.fromkeys(risk for target in wrapped for risk in injection.risks(target, pod, profile)))
+    risks = tuple(dict.fromkeys([risk for target in wrapped for risk in injection.risks(target, pod, profile)]))
     if len(wrapped) < len(asked):
         risks += (Risk.BARE_NEIGHBOUR,)
-    if any(target.role in _UNCOVERED for target in found):
+    if not _UNCOVERED.isdisjoint([target.role for target in found]):
         risks += (Risk.UNCOVERED_NEIGHBOUR,)
     planned = injection.plan(pod, wrapped, profile)
     if isinstance(planned, Reason):

@@ -156,13 +156,15 @@ def variables(profile: Profile, *, limits: bool) -> Mapping[str, str]:
 
 def risks(target: Target, pod: Pod, profile: Profile) -> list[Risk]:
     """Ways of losing tasks, or of filling a node, that stay open in this container."""
-    container, spec = target.container, pod.spec
     past = [Risk.PAST_LAUNCHER] if target.passed else []
+    if target.workload != "api":
+        return past
+    container, spec = target.container, pod.spec
     own = {variable.name: variable.value for variable in container.env or ()}
     ours = "" if target.passed else str(profile.env.gunicorn_max_requests)
     limit = own.get("GUNICORN_MAX_REQUESTS", ours) if target.limit is None else target.limit
     off = set((limit or "").strip()) == {"0"}  # as the settings overlay reads it; valueFrom can't be known here
-    if target.workload != "api" or not off:
+    if not off:
         return past
     limited = any(
         resources is not None and resources.limits is not None and "memory" in resources.limits
@@ -274,8 +276,10 @@ def _append(path: str, values: list[dict[str, Any]], *, exists: bool) -> list[Op
 
 
 def _free_names(taken: Mapping[str, object]) -> Iterator[str]:
-    candidates = (VOLUME if number == 1 else f"{VOLUME}-{number}" for number in count(1))
-    return (name for name in candidates if name not in taken)
+    for number in count(1):
+        name = VOLUME if number == 1 else f"{VOLUME}-{number}"
+        if name not in taken:
+            yield name
 
 
 def _at_or_below(path: str | None) -> bool:

@@ -21,12 +21,12 @@ from webhook.settings import Workload
 
 # The strictest treatment first: a script that starts several things is the API's if it starts that one.
 WORKLOADS: tuple[str, ...] = get_args(Workload)
+_ORDER = (*WORKLOADS, Reason.NOT_KNOWN, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER)
 
 _BOUNDARY = r"(?:^|[\s;&|(){}\"'=`/])"
 # What the entrypoints of Plane's images are called. The registration's match condition looks for this beginning.
 ENTRYPOINT_MARK = "docker-entrypoint-"
-_ENTRYPOINT = re.compile(_BOUNDARY + r"docker-entrypoint-([\w-]+)\.sh(?![\w.-])")
-_EDITION = re.compile(r"-(?:ee|cloud)$")
+_ENTRYPOINT = re.compile(_BOUNDARY + r"docker-entrypoint-([\w-]+?)(?:-ee|-cloud)?\.sh(?![\w.-])")
 # Publishes with pika, over a connection of its own.
 _OTHERWISE = {"outbox-poller"}
 _NOTHING = {"migrator"}
@@ -47,7 +47,8 @@ _READERS = {"echo", "printf", "true", ":", "test", "[", "[[", "which", "type", "
 _READERS |= {"chmod", "chown", "cat", "head", "tail", "grep", "sed", "awk"}
 # What they read goes on to another program or file, and may be run: `sed s/1200/0/ docker-entrypoint-api.sh | sh`.
 _FLOWS_ON = re.compile(r"[^\n;&|>]{0,400}(?:\|(?!\|)|>(?!&|\s*/dev/null))")
-_SEPARATOR = re.compile(r"[;&|(){}`]|\b(?:then|do|else|if|while|until)\b|!")
+# The first characters first: at most places of a line there is none of them.
+_SEPARATOR = re.compile(r"(?=[;&|(){}`!tdeiwu])(?:[;&|(){}`!]|\b(?:then|do|else|if|while|until)\b)")
 # Ways past our folder on PATH, which the words before a program's name show: gunicorn and celery by a path that is no
 # option's value, and these and manage.py by a Python with options (-m is one), or that is called by path or version.
 _BY_PATH = re.compile(r"(?:^\s*|(?<!\S)(?:--|[^\s-]\S*|\S*sh\s+-\w*c)\s+)[\"']?(?:[^\s=\"'-][^\s=]*)?/$")
@@ -58,8 +59,6 @@ _OTHER_PATH = re.compile(
     _BOUNDARY + r"(?:(?:ba|da|a|z|k)?sh(?:\s+[-+]\w*o\s+\w+|\s+-[\w-]+){0,8}?\s+"
     r"(?:-[a-zA-Z]{0,8}l[a-zA-Z]{0,8}|--login)(?![\w-])|PATH=(?![|)]|\S{0,400}?\$\{?PATH\b))"
 )
-# Without one of these there is nothing of the above to be found, and most pods have none.
-_HINTS = ("gunicorn", "celery", "manage.py", "PATH=")
 _LOGIN_HINT = re.compile(r"\s--?[a-zA-Z]{0,8}l")
 # So many are looked at one by one; no command starts more.
 _STARTED = 100
@@ -72,40 +71,34 @@ Place = Literal["containers", "initContainers"]
 class Target(msgspec.Struct, frozen=True):
     """A container of Plane: its place in the pod's spec, and the workload that it is, or the reason why it is none.
 
-    `passed`: its command may pass the launcher by; `limit`: its own for gunicorn's requests, as `max_requests` has it.
+    `workload`: one of WORKLOADS, or "" for what is not covered. `passed`: its command may pass the launcher by.
+    `limit`: its own for gunicorn's requests, as `max_requests` has it. `limits`: whether gunicorn's are ours to set: in
+    the API, unless its own command line has them. Nor are they where nothing else of ours may be in effect, for an
+    entrypoint may read them: no rotation and no confirmation would lose tasks.
     """
 
     place: Place
     index: int
     container: Container
     role: str | Reason
+    workload: str
     passed: bool
     limit: str | None
+    limits: bool
 
     @classmethod
     def of(cls, place: Place, index: int, container: Container, role: str | Reason, words: list[str]) -> Target:
         """Make one of the container's `words`."""
-        passed = not isinstance(role, Reason) and _past_launcher(words, role)
-        return cls(place, index, container, role, passed, max_requests(container, words) if role == "api" else None)
-
-    @property
-    def workload(self) -> str:
-        """One of WORKLOADS, or "" for what is not covered."""
-        return "" if isinstance(self.role, Reason) else self.role
+        workload = "" if isinstance(role, Reason) else role
+        passed = workload != "" and _past_launcher(words, workload)
+        limit = max_requests(container, words) if workload == "api" else None
+        limits = workload == "api" and limit is None and not passed
+        return cls(place, index, container, role, workload, passed, limit, limits)
 
     @property
     def wrappable(self) -> bool:
         """Whether there is a command. Args alone go to the image's ENTRYPOINT, which a command would replace."""
         return bool(self.container.command)
-
-    @property
-    def limits(self) -> bool:
-        """Whether gunicorn's limits are ours to set: in the API, unless its own command line has them.
-
-        Nor are they where nothing else of ours may be in effect, for an entrypoint may read them: no rotation and no
-        confirmation would lose tasks.
-        """
-        return self.role == "api" and self.limit is None and not self.passed
 
 
 def targets(pod: Pod, images: Collection[str]) -> Iterator[Target]:
@@ -128,7 +121,9 @@ def targets(pod: Pod, images: Collection[str]) -> Iterator[Target]:
 def _past_launcher(words: list[str], workload: str) -> bool:
     """Whether the command line itself shows that our launcher, which stands first on PATH, may take no part."""
     line = " ".join(words)
-    if not any(hint in line for hint in _HINTS) and not _LOGIN_HINT.search(line):
+    # Without one of these there is nothing to be found, and most pods have none.
+    hinted = "gunicorn" in line or "celery" in line or "manage.py" in line or "PATH=" in line
+    if not hinted and not _LOGIN_HINT.search(line):
         return False
     line = text(words)
     programs = (match for match in islice(_PROGRAM.finditer(line), _STARTED) if _is_past_launcher(match, workload))
@@ -144,8 +139,7 @@ def _role(container: Container, words: list[str], images: Collection[str], *, st
     if own and roles.isdisjoint(WORKLOADS):
         roles |= _programs(words)
     if roles:
-        order = (*WORKLOADS, Reason.NOT_KNOWN, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER)
-        return min(roles, key=order.index)
+        return min(roles, key=_ORDER.index)
     if own and not words:
         return "api"  # the image's own entrypoint
     if own and stays:
@@ -167,7 +161,6 @@ def _entrypoints(words: list[str]) -> set[str | Reason]:
 
 
 def _entrypoint(name: str) -> str | Reason:
-    name = _EDITION.sub("", name)
     if name in WORKLOADS:
         return name
     if name.endswith("-consumer"):
@@ -211,7 +204,7 @@ def _is_run(match: re.Match[str]) -> bool:
 
 
 def _is_one_of(repository: str, images: Collection[str]) -> bool:
-    return any(repository == each or repository.endswith("/" + each) for each in images)
+    return f"/{repository}".endswith(tuple([f"/{each}" for each in images]))
 
 
 def _repository(image: str | None) -> str:

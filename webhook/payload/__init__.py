@@ -5,7 +5,6 @@ only their authors need, for every pod carries them. `PACKED` is all of it as on
 bytes for the same files.
 """
 
-import ast
 import base64
 import gzip
 import io
@@ -17,6 +16,9 @@ from importlib.resources.abc import Traversable
 # Where a program has its place, and what it is here.
 EXECUTABLE = {"bin/gunicorn": "shim.sh", "proof": "proof.py", "spool": "spool.sh"}
 _COMMENT = re.compile(r"(?:^ *|  )# .*$")  # as we write them
+# By text, not by its syntax tree: to make one of each file would take a twentieth of the webhook's start.
+_OPENING = re.compile(r'\A("""[^\n]*)(?<!""")\n(?:(?!""").)*"""\n', re.DOTALL)
+_DOCSTRING = re.compile(r'(?<=:\n)( +)"""(?:(?!""").)*"""\n(?=\1\S)', re.DOTALL)  # if it is not all that there is
 
 
 def _text(file: Traversable) -> str:
@@ -27,30 +29,16 @@ def lean(text: str) -> str:
     """A source as it travels: no comment, no empty line, of a module's docstring its first line, and no other.
 
     The rest is as it was written, names and layout too. A shell script keeps its first two lines, which say what it is; a
-    Python program its head, which is one for the shell. No text may look like a comment here, nor have empty lines.
+    Python program its head, which is one for the shell. No text may look like a comment or a docstring here, nor have
+    empty lines.
     """
     lines = text.splitlines()
     head = 0
     if text.startswith("#!"):
         head = lines.index("") if '"""' in text else 2
-    body = lines[head:] if head == 2 else _without_docstrings(lines[head:])
-    bare = (_COMMENT.sub("", line) for line in body)
-    return "".join(f"{line}\n" for line in (*lines[:head], *filter(None, bare)))
-
-
-def _without_docstrings(lines: list[str]) -> list[str]:
-    module = ast.parse("\n".join(lines))
-    opening = module.body[0]
-    dropped = set(range(opening.lineno, opening.end_lineno or 0))
-    lines[opening.lineno - 1] = lines[opening.lineno - 1].removesuffix('"""') + '"""'
-    nodes: list[ast.stmt] = module.body[1:]
-    for node in nodes:  # and those inside of it
-        if isinstance(node, ast.ClassDef | ast.FunctionDef):
-            nodes += node.body
-            first = node.body[0]
-            if ast.get_docstring(node, clean=False) is not None and len(node.body) > 1:
-                dropped.update(range(first.lineno - 1, first.end_lineno or 0))
-    return [line for row, line in enumerate(lines) if row not in dropped]
+    bare = filter(None, (_COMMENT.sub("", line) for line in lines[head:]))
+    body = _DOCSTRING.sub("", _OPENING.sub(r'\1"""\n', "".join(f"{line}\n" for line in bare)))
+    return "".join(f"{line}\n" for line in lines[:head]) + body
 
 
 def _library(folder: Traversable, path: str) -> dict[str, str]:

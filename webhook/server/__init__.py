@@ -74,9 +74,9 @@ def _serve(decide: Decide, cert_dir: Path, ports: tuple[socket.socket, socket.so
     webhook = Server(probes_app(unready), answering(mutate, limits), ports[0], certificate.listening)
     exporter = Server(metrics_app(metrics), bounded(limits), ports[1])
     _bound_connections(limits)
-    # What is there now stays for good: the cyclic collector need not walk it again in the middle of a review.
-    gc.collect()
+    # What is there now stays for good: the cyclic collector (it may be off until here) need not walk it in a review.
     gc.freeze()
+    gc.enable()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(lifecycle.run(webhook, exporter, certificate.watch(limits.poll_seconds)))
 

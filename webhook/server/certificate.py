@@ -31,13 +31,14 @@ class Certificate:
         self._complaint = f"{directory} was not read yet"
         self._complained_of: object = None
         self._leaf: certs.Leaf | None = None
-        # Without a good pair the probes still get their answer, under a certificate that nobody trusts.
-        stand_in = certs.generate(["no-certificate.invalid"], days=1, now=datetime.now(UTC))
-        self._context = _context(stand_in["tls.crt"], stand_in["tls.key"])
         self.listening = _bare_context()
         self.listening.sni_callback = self._select
         self.look()
         self.look()
+        if self._leaf is None:
+            # Without a good pair the probes still get their answer, under a certificate that nobody trusts.
+            stand_in = certs.generate(["no-certificate.invalid"], days=1, now=datetime.now(UTC))
+            self._context = _context(stand_in["tls.crt"], stand_in["tls.key"])
 
     def problem(self) -> str | None:
         """Why no client would accept what is being served now, or None."""
