@@ -4,12 +4,12 @@ import argparse
 import sys
 from functools import partial
 
-from lab import images, ourimage
+from lab import actionlint, images, ourimage
 from lab.cache import LabError, say
 from lab.controlplane.programs import WANTED, binary
 from lab.node import ensure_possible
 from lab.node.programs import binaries
-from lab.packages import ensure_packages
+from lab.packages import TESTS, ensure_packages
 from lab.rabbitmq import installation
 
 BROKER = "4.3"  # only tests need it: `make demo` should not wait for it
@@ -33,7 +33,8 @@ def main() -> int:
         say(str(error))
         return 2
     if given.tests:
-        for make in (partial(installation, BROKER), ourimage.image):
+        packages, broker = partial(ensure_packages, *TESTS), partial(installation, BROKER)
+        for make in (packages, actionlint.program, broker, ourimage.image):
             try:
                 make()
             except LabError as error:  # without it only its own tests are skipped

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from lab.cache import LabError, say
 
-# Only lab/node needs these: they are asked for by name.
+# Only lab/node needs these, and only tests those: they are asked for by name.
 NODE = ("iproute2", "ipset", "iptables", "nftables", "runc")
+TESTS = ("docker-registry", "shellcheck")
 # A program of each package, by which its presence is told; RabbitMQ's by the server itself, because the one on PATH is
 # a wrapper that changes to another user; PostgreSQL's in a folder of its version, whichever the machine's Debian has.
 PACKAGES = {
@@ -19,6 +20,7 @@ PACKAGES = {
     "busybox-static": "busybox",
     "dash": "dash",
     "debootstrap": "debootstrap",
+    "docker-registry": "docker-registry",
     "haproxy": "haproxy",
     "iproute2": "ip",
     "ipset": "ipset",
@@ -30,13 +32,14 @@ PACKAGES = {
     "rabbitmq-server": "/usr/lib/rabbitmq/bin/rabbitmq-server",
     "redis-server": "redis-server",
     "runc": "runc",
+    "shellcheck": "shellcheck",
     "util-linux": "setpriv",
 }
 
 
 def ensure_packages(*packages: str) -> None:
-    """Install those of the packages that aren't there, or LabError says what to do. None named: all but the node's."""
-    wanted = packages or [name for name in PACKAGES if name not in NODE]
+    """Install those of the packages that aren't there, or LabError says what to do. None named: all but those above."""
+    wanted = packages or [name for name in PACKAGES if name not in (*NODE, *TESTS)]
     missing = [name for name in wanted if not _there(PACKAGES[name])]
     if not missing:
         return

@@ -6,10 +6,10 @@ bytes for the same files.
 """
 
 import base64
-import gzip
 import io
 import re
 import tarfile
+import zlib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -59,7 +59,8 @@ def _packed(texts: dict[str, str]) -> str:
             info = tarfile.TarInfo(path)
             info.size, info.mode = len(data), 0o555 if path in EXECUTABLE else 0o444
             archive.addfile(info, io.BytesIO(data))
-    return base64.b64encode(gzip.compress(buffer.getvalue(), mtime=0)).decode()
+    # zlib writes gzip's head the same on every Python; Python 3.13's module gzip names another system there.
+    return base64.b64encode(zlib.compress(buffer.getvalue(), 9, wbits=31)).decode()
 
 
 _HERE = files(__name__)
