@@ -78,7 +78,8 @@ class Worker(Publisher):
     def publish(self, via: str = "delay", *, counted: bool = True) -> Shot:
         """Have the worker publish: in a task's code, or (`chain`) of itself when a task of a chain is done."""
         name, relay, following = token(), uuid4().hex, uuid4().hex
-        start, since = time.monotonic(), len(self.container.stderr)
+        submitted, since = time.monotonic(), len(self.container.stderr)
+        start = submitted
         chain = [_signature(name, following)] if via == "chain" else None
         self._submit(relay, "notify_exported" if chain else "relay_export", name, chain)
         wanted = re.compile(rf"\[{relay}\] (?:(succeeded)[^\n']*(?:'([\w-]+)'|None)|raised|[iI]nternal)")
@@ -92,7 +93,8 @@ class Worker(Publisher):
         if ended[1] is None:
             return self._keep(Shot(name, 500, seconds), counted=counted)
         ids = (following if chain else ended[2],)
-        return self._keep(Shot(name, 200, seconds, ids, start), counted=counted)
+        # When it was published is between that and the end: the log tells when it was looked at.
+        return self._keep(Shot(name, 200, seconds, ids, start, submitted), counted=counted)
 
     def _submit(self, task: str, name: str, argument: str, chain: list[dict[str, Any]] | None = None) -> None:
         """Put a task into the worker's queue past the proxy, without Celery: this must not be what fails."""

@@ -62,6 +62,7 @@ class Shot:
     seconds: float
     ids: tuple[str, ...] = ()
     began: float = 0.0  # by the monotonic clock
+    asked: float | None = None  # where that was before it began, for all that is known
 
 
 @dataclass
@@ -257,7 +258,8 @@ class Stack(Startable):
         messages = self._take()
         arrived, tokens = Counter(each for each, _ in messages), set().union(*(named for _, named in messages))
         score = Score(publishes=len(self.shots), duplicates=arrived.total() - len(arrived))
-        times = {shot.token: (shot.began, shot.began + shot.seconds) for shot in self.shots if shot.status == 200}
+        good = (shot for shot in self.shots if shot.status == http.HTTPStatus.OK)
+        times = {each.token: (each.asked or each.began, each.began + each.seconds) for each in good}
         score.disordered = disordered(times, [named for _, named in messages])
         log = self._log_since()
         for shot in self.shots:
