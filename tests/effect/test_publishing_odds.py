@@ -641,3 +641,23 @@ def test_a_publish_that_is_confirmed_ends_the_rest_of_a_queue_that_hung(
         wait_for(lambda: broker.queue_depth("hung") == 3, 6, "what was for it has arrived")
     with broker.channel() as channel:
         channel.queue_delete("hung")
+
+
+STRIKES = """
+from types import SimpleNamespace
+from amqp import exceptions
+from plane_webhook.delivery import Delivery
+for name in ("InternalError", "NotAllowed", "FrameSyntaxError"):
+    delivery = Delivery(None)
+    for _ in range(3):
+        delivery._strike(SimpleNamespace(token=b"t", message="m"), getattr(exceptions, name)("x"), False)
+    print(name, "aside" if delivery.owed else "tried-again", 0)
+wait()
+"""
+
+
+def test_an_internal_error_of_the_broker_is_not_the_messages_fault(image: Image, proxy: Proxy, redis: Redis) -> None:
+    """As of one whose metadata has no majority. With other errors it ends the connection for this message."""
+    with Client(image, url(proxy), redis, STRIKES) as client:
+        told = {name: outcome for name, (outcome, _) in client.run().items()}
+    assert told == {"InternalError": "tried-again", "NotAllowed": "aside", "FrameSyntaxError": "aside"}
