@@ -198,6 +198,11 @@ class Proxy:
         """
         self._run(self._set_door(how))
 
+    def refuse(self) -> None:
+        """Refuse new connections and end those there are: the broker is away."""
+        self.door("refuse")
+        self.cut()
+
     def heal(self, *, cut: bool = True) -> None:
         """Make it a plain proxy again; what was broken stays broken and is cut, so that the client has to reconnect."""
 

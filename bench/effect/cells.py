@@ -125,8 +125,7 @@ def outage(seconds: float, ways: Sequence[str] = WAYS) -> Callable[[Lab, list[St
     def run(_lab: Lab, stacks: list[Stack], count: int) -> None:
         def one(stack: Stack) -> None:
             stack.warm()
-            stack.proxy.door("refuse")
-            stack.proxy.cut()
+            stack.proxy.refuse()
             threading.Timer(seconds, stack.proxy.heal).start()
             end = time.monotonic() + seconds
             stack.load(lambda: time.monotonic() > end and len(stack.shots) >= count, CLIENTS, ways)
@@ -228,8 +227,7 @@ def consumes_in_alarm(lab: Lab, stacks: list[Stack], count: int) -> None:
     """
 
     def before(stack: Stack) -> list[Submitted]:
-        stack.proxy.door("refuse")
-        stack.proxy.cut()
+        stack.proxy.refuse()
         return stack.queue(count)
 
     submitted = {stack.contender: before(stack) for stack in stacks}
@@ -273,8 +271,7 @@ def interrupted(how: Callable[[Stack], None]) -> Callable[[Lab, list[Stack], int
 
     def one(stack: Stack, count: int) -> None:
         stack.warm()
-        stack.proxy.door("refuse")
-        stack.proxy.cut()
+        stack.proxy.refuse()
         for way in islice(cycle(WAYS), count):
             stack.publish(way)
         how(stack)

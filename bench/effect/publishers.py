@@ -78,8 +78,8 @@ class Worker(Publisher):
     def publish(self, via: str = "delay", *, counted: bool = True) -> Shot:
         """Have the worker publish: in a task's code, or (`chain`) of itself when a task of a chain is done."""
         name, relay, following = token(), uuid4().hex, uuid4().hex
-        submitted, since = time.monotonic(), len(self.container.stderr)
-        start = submitted
+        start = submitted = time.monotonic()
+        since = len(self.container.stderr)
         chain = [_signature(name, following)] if via == "chain" else None
         self._submit(relay, "notify_exported" if chain else "relay_export", name, chain)
         wanted = re.compile(rf"\[{relay}\] (?:(succeeded)[^\n']*(?:'([\w-]+)'|None)|raised|[iI]nternal)")

@@ -202,8 +202,7 @@ def _healthy(_: Sequence[Release]) -> None:
 
 def _refuse(releases: Sequence[Release]) -> None:
     for release in releases:
-        release.proxies["api"].door("refuse")
-        release.proxies["api"].cut()
+        release.proxies["api"].refuse()
 
 
 def _part(releases: Sequence[Release]) -> None:

@@ -215,8 +215,7 @@ def test_while_the_broker_is_away_nobody_waits_and_all_arrives_in_order(
 ) -> None:
     with Client(image, url(proxy), redis, FIVE) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         time.sleep(0.5)  # for the end of its connection to be heard: else that is the cause
         assert sent(client.go_on())
         assert broker.queue_depth(QUEUE) == 1
@@ -400,8 +399,7 @@ def test_what_the_broker_refuses_for_good_is_set_aside_and_can_be_tried_again(
 ) -> None:
     with Client(image, url(proxy), redis, ASIDE) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(client.go_on())
         proxy.heal()
         assert arrive(broker, 3) == ["first", "kept-0", "kept-1"]
@@ -507,8 +505,7 @@ def test_without_a_spool_a_broker_that_is_away_is_waited_for_no_longer_than_a_pu
     """`timeout` is for a broker that says nothing; of one that refuses to be connected to nothing is to be had."""
     with Client(image, url(proxy), redis, FIVE, install="install(spool='none', timeout=30)") as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         told = client.go_on()
     assert {outcome for outcome, _ in told.values()} == {"OperationalError"}
     assert told.pop("kept-0")[1] < 15
@@ -521,8 +518,7 @@ def test_what_can_not_be_kept_is_an_error_at_once(
 ) -> None:
     with Client(image, url(proxy), redis, FIVE, install=f"install({bound})") as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         told = client.go_on()
         assert [told[name][0] for name in names(5)] == ["sent", "sent", *["OperationalError"] * 3]
         assert all(seconds < AT_ONCE for _, seconds in told.values())
@@ -536,8 +532,7 @@ def test_a_redis_that_is_away_too_is_an_error_at_once_and_no_reason_to_stay_in_t
 ) -> None:
     with Redis() as redis, Client(image, url(proxy), redis, FIVE) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         redis.stop()
         told = client.go_on()
         assert {told[name][0] for name in names(5)} == {"OperationalError"}
@@ -555,8 +550,7 @@ def test_a_redis_whose_name_nobody_knows_holds_nobody_up(
     """A resolver asks a silent name server for 10 s and more, and no client of Redis limits that."""
     with NameServer() as server, Client(image, url(proxy), redis, FIVE, names=server) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         server.mode = "silent"
         cli(redis, "CLIENT", "KILL", "TYPE", "normal")
         told = client.go_on()
@@ -616,8 +610,7 @@ def test_what_is_kept_after_the_last_look_goes_before_all_is_well_again(
     """Else the next task would overtake it."""
     with Client(image, url(proxy), redis, LATE + FIVE) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(client.go_on())
         proxy.heal()
         assert arrive(broker, 7) == ["first", *names(6)]
@@ -791,8 +784,7 @@ def test_what_the_broker_ends_the_connection_for_is_an_error_at_once_and_holds_u
         assert error in ("InvalidCommand", "PreconditionFailed")  # RabbitMQ 4 ends the channel only
         assert told["second"][0] == "sent"
         assert arrive(broker, 2) == ["first", "second"]
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(client.go_on())
         proxy.heal()
         assert arrive(broker, 2) == ["kept-0", "kept-1"]
@@ -960,8 +952,7 @@ def test_of_several_processes_one_delivers_at_a_time_and_each_task_once(
     try:
         for client in clients:
             client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         for client in clients:
             client.go_on()
         proxy.heal()
@@ -995,8 +986,7 @@ def test_in_redis_no_argument_can_be_read_and_no_task_be_planted(
 ) -> None:
     with Client(image, url(proxy), redis, FIVE) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         client.go_on()
         queue = key(redis, "queue")
         entries = cli(redis, "LRANGE", queue, "0", "-1")
@@ -1015,8 +1005,7 @@ def test_the_cache_that_plane_clears_is_another_one(
     """Each start of Plane's API empties the database of its cache."""
     with Client(image, url(proxy), redis, FIVE) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         client.go_on()
         cli(redis, "FLUSHDB", database=0)
         proxy.heal()
@@ -1036,8 +1025,7 @@ def test_the_message_is_what_celery_would_have_sent(
     with Client(image, url(proxy), redis, lines) as client:
         client.run()
         found.append(taken(broker))
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         client.go_on()
         proxy.heal()
         found.append(taken(broker))
@@ -1070,8 +1058,7 @@ def test_a_task_of_celery_s_first_protocol_is_kept_as_any_other(
 ) -> None:
     with Client(image, url(proxy), redis, FIRST_PROTOCOL + FIVE) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(client.go_on())
         proxy.heal()
         wait_for(lambda: broker.queue_depth(QUEUE) == 6, 15, "all have arrived")
@@ -1130,8 +1117,7 @@ def test_a_message_larger_than_the_broker_takes_is_an_error_at_once_and_holds_up
         told = client.run()
         assert told["large"][0] == "PreconditionFailed"
         assert told["small"][0] == "sent"
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(client.go_on(), slowest=15)  # 17 MiB are encrypted
         proxy.heal()
         assert arrive(broker, 2, within=30) == ["small", "next"]
@@ -1216,8 +1202,7 @@ def test_what_can_not_be_put_into_frames_is_not_kept_either(
 ) -> None:
     with Client(image, url(proxy), redis, UNFIT_KEPT) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         time.sleep(0.5)
         told = client.go_on()
         assert {name for name, (outcome, _) in told.items() if outcome == "sent"} == {"kept-0"}
@@ -1243,8 +1228,7 @@ def test_what_comes_later_does_not_wait_for_ever_for_what_was_kept(
 ) -> None:
     with Client(image, url(proxy), redis, ENDLESS + FIVE) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(client.go_on())
         proxy.heal()
         time.sleep(4)  # it connects anew within one, and delivers for one more
@@ -1304,8 +1288,7 @@ def test_connections_to_redis_that_died_idle_are_not_used_again(
     with Proxy(redis.port) as way, Client(image, url(proxy), redis, STALE, spool=way.port) as client:
         client.run()
         way.flow(up=SWALLOW, down=SWALLOW)  # those that are there; others can be made
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         time.sleep(1)
         assert sent(client.go_on())
 
@@ -1317,8 +1300,7 @@ def test_what_redis_url_says_of_waiting_and_reading_is_not_for_the_spool(
     with Proxy(redis.port) as way:
         with Client(image, url(proxy), redis, FIVE, spool=way.port, options=options) as client:
             client.run()
-            proxy.door("refuse")
-            proxy.cut()
+            proxy.refuse()
             assert sent(client.go_on())
             proxy.heal()
             assert arrive(broker, 6) == ["first", *names(5)]
@@ -1327,8 +1309,7 @@ def test_what_redis_url_says_of_waiting_and_reading_is_not_for_the_spool(
         with Client(image, url(proxy), redis, FIVE, spool=way.port, options=options) as client:
             client.run()
             way.flow(up=SWALLOW, down=SWALLOW, fresh=True)
-            proxy.door("refuse")
-            proxy.cut()
+            proxy.refuse()
             told = client.go_on()
     assert all(seconds < WAIT + AT_ONCE for _, seconds in told.values())
 

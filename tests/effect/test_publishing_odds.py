@@ -83,8 +83,7 @@ def test_what_is_for_a_queue_whose_node_is_away_waits_until_that_is_back(image: 
             client.run()
             home.kill()
             proxy.target = other.port
-            proxy.door("refuse")
-            proxy.cut()
+            proxy.refuse()
             assert sent(client.go_on())
             proxy.heal()
             time.sleep(2)  # for it to be connected to the other node, and to have tried
@@ -132,8 +131,7 @@ def test_a_queue_that_hangs_holds_up_its_own_tasks_only(
 ) -> None:
     with Client(image, url(proxy), redis, HUNG) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(client.go_on())
         with hanging(broker):
             proxy.heal()
@@ -150,8 +148,7 @@ def test_a_queue_that_hangs_holds_up_its_own_tasks_only(
 def test_a_redis_that_is_full_can_be_emptied(image: Image, proxy: Proxy, broker: Broker, redis: Redis) -> None:
     with Client(image, url(proxy), redis, FIVE) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(client.go_on())
         cli(redis, "CONFIG", "SET", "maxmemory", "1mb")  # it takes more than that when it is empty
         try:
@@ -210,8 +207,7 @@ def test_a_redis_that_stalls_is_an_error_that_says_so_and_has_nothing_in_the_end
 ) -> None:
     with Client(image, url(proxy), redis, STALLED) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         time.sleep(0.5)
         told = client.go_on()
         assert told["kept-0"][0] == "sent"
@@ -302,8 +298,7 @@ def test_when_another_redis_takes_over_a_busy_process_keeps_tasks_again(
         wait_for(lambda: "master_link_status:up" in cli(new, "INFO", "replication"), 20, "it replicates")
         with Client(image, url(proxy), old, PACED, spool=way.port) as client:
             client.run()
-            proxy.door("refuse")
-            proxy.cut()
+            proxy.refuse()
             assert sent(client.go_on())
             wait_for(lambda: count(new, "queue") == 1, 5, "the replica has it")
             way.target = new.port
@@ -525,8 +520,7 @@ def test_of_two_processes_none_delivers_what_the_other_waits_with_for_a_declarat
     ):
         one.run()
         two.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(one.go_on())
         assert sent(two.go_on())
         with hanging(broker):
@@ -562,8 +556,7 @@ def test_what_is_declared_in_vain_costs_those_before_it_no_copy(
     broker.declare("other")
     with Client(image, url(proxy), redis, NOT_AS_DECLARED) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(client.go_on())
         proxy.heal()
         assert arrive(broker, 61) == ["first", *names(60)]
@@ -598,11 +591,9 @@ def test_what_is_still_kept_is_said_where_the_spool_is_out_of_reach(
 ) -> None:
     with Proxy(redis.port) as way, Client(image, url(proxy), redis, FIVE, spool=way.port) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(client.go_on())
-        way.door("refuse")
-        way.cut()
+        way.refuse()
         proxy.heal()
         time.sleep(3)
         assert client.go_on()["last"][0] == "sent"
@@ -618,8 +609,7 @@ def test_a_redis_behind_a_sockets_path_that_stalls_is_waited_for_as_briefly(imag
         own = f"patches.install(PUBLISH, 'unix://{redis.socket}?db=0', {SECRET!r})"
         with Client(image, url(proxy), redis, FIVE, install=own) as client:
             client.run()
-            proxy.door("refuse")
-            proxy.cut()
+            proxy.refuse()
             cli(redis, "CLIENT", "PAUSE", "8000")
             told = client.go_on()
     assert {outcome for outcome, _ in told.values()} == {"OperationalError"}
@@ -632,8 +622,7 @@ def test_a_publish_that_is_confirmed_ends_the_rest_of_a_queue_that_hung(
     text = HUNG.replace("delivery.HUNG = 3.0", "").replace('send("last")', 'send("last", queue="hung")')
     with Client(image, url(proxy), redis, text) as client:
         client.run()
-        proxy.door("refuse")
-        proxy.cut()
+        proxy.refuse()
         assert sent(client.go_on())
         with hanging(broker):
             proxy.heal()

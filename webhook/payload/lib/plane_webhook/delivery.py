@@ -19,9 +19,8 @@ POLL = 0.2  # seconds between two looks while another process delivers
 PAUSE = 0.2, 1.0  # seconds before a full queue is tried again: the first time, and at most
 LARGE = 1 << 20  # bytes of the entries that are fetched at a time: of larger ones there are fewer
 HUNG = 60.0  # seconds, at most, in which nothing more is sent to a queue that hangs
-STRIKES = (
-    3  # times that a connection may be lost with one message before that goes last, or for it before it is set aside
-)
+# Times that a connection may be lost with one message before that goes last, or for it before it is set aside.
+STRIKES = 3
 
 
 class Delivery:
@@ -33,11 +32,8 @@ class Delivery:
         self.window, self.leads = 1, False
         self.passed, self.full, self.pause, self.began = 0, set(), PAUSE[0], 0.0
         self.hung = {}  # by route: until when it rests, and for how long the next time
-        self.struck, self.losses, self.strikes = (
-            None,
-            0,
-            0,
-        )  # with which entry connections were lost, how often, and for it
+        # With which entry connections were lost, how often, and how often for it.
+        self.struck, self.losses, self.strikes = None, 0, 0
         self.again, self.turn = 0.0, False  # when that one may be sent again where it goes last, and whether it is next
         self.owed = deque()  # what Redis has to hear before anything is sent again, or it would arrive twice
         self.rest = self.renew = self.adopted = 0.0
@@ -111,7 +107,7 @@ class Delivery:
         self.left = len(entries)
         lane = link.lane()
         for entry in entries:
-            route = self._route(entry)
+            route = self._route(entry.message)
             suspect = entry.token == self.struck and self.losses >= STRIKES
             if route in self.full or now < self.hung.get(route, (0, 0))[0] or suspect and not self.turn:
                 self.passed += 1
@@ -144,7 +140,7 @@ class Delivery:
 
     def _rest(self, entry):
         """No answer came for this one, which was alone. A dead connection is enough of a reason once, and not each time."""
-        route, now = self._route(entry), time.monotonic()
+        route, now = self._route(entry.message), time.monotonic()
         pause = self.hung.get(route, (0, 0.0))[1]
         self.hung[route] = now + pause, min(max(4 * pause, 1.0), HUNG)
 
@@ -188,7 +184,7 @@ class Delivery:
         if confirmed:
             self.tell(self.spool.done, [entry.token for entry in confirmed])
             for entry in confirmed:
-                self.hung.pop(self._route(entry), None)
+                self.confirmed(entry.message)
         if len(confirmed) < len(batch):
             self.window = 1
         elif sum(len(entry.token) for entry in confirmed) < LARGE:
@@ -199,7 +195,7 @@ class Delivery:
             if sent.outcome is True or isinstance(sent.outcome, Unanswered):
                 continue
             if for_now(sent.outcome):
-                self.full.add(self._route(entry))
+                self.full.add(self._route(entry.message))
                 self.passed += 1
             elif sent.may_be_declared_anew():
                 link.send_again(sent)
@@ -217,8 +213,8 @@ class Delivery:
         return 1.0 if self.left else 30.0
 
     def confirmed(self, message):
-        """One that a caller sent: its queue doesn't hang any more."""
-        self.hung.pop((message.exchange, message.routing_key), None)
+        """Its queue doesn't hang any more."""
+        self.hung.pop(self._route(message), None)
 
     def lost(self, error, proven):
         """The link is gone, of this error: what was on its way and not confirmed is in the spool still.
@@ -242,5 +238,5 @@ class Delivery:
             self.spool.let_go()
 
     @staticmethod
-    def _route(entry):
-        return entry.message.exchange, entry.message.routing_key
+    def _route(message):
+        return message.exchange, message.routing_key
