@@ -168,8 +168,13 @@ def _profile(tree: Mapping[str, Any], prefix: str, problems: list[str]) -> Profi
         # By way of JSON: YAML's lists are to fill tuples, which strict mode refuses of Python objects.
         return Profile.model_validate_json(json.dumps(tree))
     except ValidationError as error:
+        found = error.errors()
+        # Of a list whose items are wrong pydantic also says that it is too short, for nothing is left of it.
+        within = {item["loc"][:end] for item in found for end in range(len(item["loc"]))}
         problems.extend(
-            _sentence(prefix, item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()
+            _sentence(prefix, item["loc"], item["type"], item["msg"], item["input"])
+            for item in found
+            if item["loc"] not in within
         )
     except (TypeError, ValueError) as error:
         problems.append(f"{prefix.rstrip('.') or 'the file'}: {error}; use plain numbers, texts, lists and keys")

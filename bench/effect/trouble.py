@@ -223,7 +223,9 @@ def run(
 def measure(
     broker: Broker, stacks: list[Stack], trouble: Trouble, seconds: float, given: argparse.Namespace, *, name: str
 ) -> tuple[Figures, ...]:
-    """Put the contenders to one trouble."""
+    """Put the contenders to one trouble, each in a new pod: healthy means nothing of the trouble before is left."""
+    each(stacks, lambda stack: stack.replace())
+    each(stacks, _ready)
     each(stacks, lambda stack: stack.warm())
     each(stacks, lambda stack: stack.purge())
     with ExitStack() as arriving:

@@ -148,6 +148,7 @@ WRONG = {
     "workloads: []": "workloads: should name at least one; found a list",
     "workloads: [api, api]": "workloads: each value may stand once only",
     "workloads: [api, worke]": "workloads.1: should be 'api', 'worker', 'beat' or 'consumer'; found \"worke\"",
+    "workloads: [worke]": "workloads.0: should be 'api', 'worker', 'beat' or 'consumer'; found \"worke\"",
     "images: ['x:v1']": "images.0: should be an image's name without tag and digest, such as makeplane/plane-backend",
     "images: ['x@sha256:0']": "images.0: should be an image's name without tag and digest",
     "images: [\"x') || true || ('\"]": "images.0: should be an image's name without tag and digest",

@@ -286,6 +286,20 @@ def test_what_the_chart_sets_is_a_note_with_who_wins(healthy: ControlPlane, tmp_
     healthy.kubectl("-n", PLANE, "delete", "pod", "chosen", "--grace-period=0", "--force")
 
 
+def test_a_condition_of_somebody_else_is_a_note_and_no_fix_takes_it_away(healthy: ControlPlane, tmp_path: Path) -> None:
+    patch(healthy, "/webhooks/0/matchConditions/-", {"name": "theirs", "expression": "true"})
+    (found,) = findings(healthy)
+    assert (found["kind"], found["code"]) == ("note", "condition-added")
+    assert "theirs: true" in found["wrong"]
+    patch(healthy, "/webhooks/0/matchConditions/0/expression", "false")
+    differs = {each["code"]: each for each in findings(healthy)}["registration-differs"]
+    run(healthy, differs["fix"], tmp_path)
+    wait_for(lambda: [each["code"] for each in findings(healthy)] == ["condition-added"], 20, "ours is as it was")
+    (found,) = findings(healthy)
+    run(healthy, found["fix"], tmp_path)
+    wait_for(lambda: not findings(healthy), 20, "nothing is left to say")
+
+
 def test_a_pod_that_is_opted_out_is_a_note(healthy: ControlPlane, tmp_path: Path) -> None:
     pod = api_pod("out")
     pod["metadata"]["labels"] = {"plane-webhook/inject": "disabled"}

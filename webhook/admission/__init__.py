@@ -52,9 +52,9 @@ class Decision(msgspec.Struct, frozen=True, dict=True):
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """A response (`body`, an AdmissionReview as JSON) and what is to be logged and counted of it."""
+    """A response (an AdmissionReview as JSON, in two parts) and what is to be logged and counted of it."""
 
-    body: bytes
+    parts: tuple[bytes, bytes]
     uid: str
     namespace: str
     name: str
@@ -64,6 +64,11 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     container: str
     warnings: tuple[str, ...]
     risks: tuple[Risk, ...]
+
+    @property
+    def body(self) -> bytes:
+        """All of the response."""
+        return b"".join(self.parts)
 
 
 def answer(body: bytes, settings: Settings) -> Answer:
@@ -80,11 +85,11 @@ def answer(body: bytes, settings: Settings) -> Answer:
         decision = Decision(Reason.POD_UNREADABLE)
     else:
         decision = decide(pod, profile, size=size)
-    patch = injection.encoded(decision.injection) if decision.injection else b""
+    end = injection.encoded(decision.injection) if decision.injection else review.END
     metadata = pod.metadata if pod else None
     warnings = decision.warnings
     return Answer(
-        body=review.response(request.uid, reason=decision.reason, patch=patch, warnings=warnings),
+        parts=review.response(request.uid, reason=decision.reason, warnings=warnings, end=end),
         uid=request.uid,
         namespace=request.namespace or "",
         name=request.name or (metadata and (metadata.name or metadata.generate_name)) or "",

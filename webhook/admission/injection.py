@@ -20,7 +20,7 @@ import msgspec
 from webhook import __version__, payload
 from webhook.admission.guard import ARGV0, told
 from webhook.admission.reasons import Reason, Risk
-from webhook.admission.review import Mount, Pod, patch_field
+from webhook.admission.review import Mount, Pod, ending
 from webhook.admission.target import Place, Target
 from webhook.settings import Profile
 
@@ -260,8 +260,8 @@ def operations(injection: Injection) -> list[Operation]:
 
 @lru_cache(maxsize=64)  # some 45 kB each
 def encoded(injection: Injection) -> bytes:
-    """The patch as it stands in the response."""
-    return patch_field(operations(injection))
+    """The patch as it stands in the response, whose end it is."""
+    return ending(operations(injection))
 
 
 def _add(path: str, value: object) -> Operation:

@@ -156,23 +156,22 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod | None:
         return None
 
 
-def patch_field(operations: list[dict[str, Any]]) -> bytes:
-    """JSON Patch operations (RFC 6902) as the response's base64 text; empty for none."""
-    return base64.b64encode(_encode(operations)) if operations else b""
+END = b"}}"  # of a response without a patch
 
 
-def response(uid: str, *, reason: str, patch: bytes = b"", warnings: tuple[str, ...] = ()) -> bytes:
-    """Encode the AdmissionReview that allows the pod; `patch` is what `patch_field` made."""
+def ending(operations: list[dict[str, Any]]) -> bytes:
+    """The end of a response whose patch are these JSON Patch operations (RFC 6902)."""
+    return b',"patchType":"JSONPatch","patch":"%s"%s' % (base64.b64encode(_encode(operations)), END)
+
+
+def response(uid: str, *, reason: str, warnings: tuple[str, ...] = (), end: bytes = END) -> tuple[bytes, bytes]:
+    """Encode the AdmissionReview that allows the pod. `end`, of `ending`, stays by itself: it is long, and kept."""
     said = (b'},"warnings":', _encode(warnings)) if warnings else (b"}",)
-    changed = (b',"patchType":"JSONPatch","patch":"', patch, b'"') if patch else ()  # joined once: it is long
-    return b"".join(
-        (
-            b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":',
-            _encode(uid),
-            b',"allowed":true,"auditAnnotations":{"reason":',
-            _encode(reason),
-            *said,
-            *changed,
-            b"}}",
-        )
+    start = (
+        b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","response":{"uid":',
+        _encode(uid),
+        b',"allowed":true,"auditAnnotations":{"reason":',
+        _encode(reason),
+        *said,
     )
+    return b"".join(start), end

@@ -5,6 +5,7 @@ uvicorn has them for everything else, each review would take the processor a qua
 """
 
 import asyncio
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -144,24 +145,25 @@ class ReviewProtocol(BoundedProtocol):
             # What is left of the body is of no use to anyone: hang up.
             exchange.keep_alive = False
             body = b"" if exchange.method == b"HEAD" else refused.body
-            self._respond(exchange, refused.status, body, *refused.headers)
+            self._respond(exchange, refused.status, (body,), *refused.headers)
         else:
-            self._respond(exchange, 200, answer.body)
+            self._respond(exchange, 200, answer.parts)
             self.mutate.report(answer, exchange.size, perf_counter() - exchange.began)
 
-    def _respond(self, exchange: Exchange, status: int, body: bytes, *headers: bytes) -> None:
+    def _respond(self, exchange: Exchange, status: int, parts: Sequence[bytes], *headers: bytes) -> None:
         always = self.server_state.default_headers
         close = not exchange.keep_alive or CLOSE_HEADER in always
         head = b"".join(
             (
                 STATUS_LINE[status],
                 *(b"%s: %s\r\n" % each for each in always if each != CLOSE_HEADER),
-                b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
+                b"content-type: application/json\r\ncontent-length: %d\r\n" % sum(map(len, parts)),
                 *headers,
                 b"connection: close\r\n\r\n" if close else b"\r\n",
+                parts[0],
             )
         )
-        self.transport.writelines((head, body))
+        self.transport.writelines((head, *parts[1:]))
         exchange.end()
         if close:
             self.transport.close()

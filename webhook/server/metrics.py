@@ -46,7 +46,7 @@ class Reviews(Collector):
         for risk in answer.risks:
             self._risks[risk] += 1
         self._received += received
-        self._sent += len(answer.body)
+        self._sent += sum(map(len, answer.parts))
         self._seconds += seconds
         self._buckets[bisect_left(BUCKETS, seconds)] += 1
 

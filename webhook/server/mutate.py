@@ -102,7 +102,7 @@ class Mutate:
 
 def _let_through(request: review.Request) -> Answer:
     return Answer(
-        body=review.response(request.uid, reason=Reason.INTERNAL_ERROR),
+        parts=review.response(request.uid, reason=Reason.INTERNAL_ERROR),
         uid=request.uid,
         namespace=request.namespace or "",
         name=request.name or "",

@@ -29,6 +29,7 @@ PROBLEMS: dict[str, str] = {
 }
 NOTES: dict[str, str] = {
     "not-covered": "a pod of Plane's that can't be injected, and [why](reasons.md)",
+    "condition-added": "a matchCondition in the registration that is not ours: it may keep pods from being asked about",
     "opted-out": "a pod that the label `plane-webhook/inject: disabled` keeps out",
     "chart-sets": "a variable of ours that the chart sets too, in a ConfigMap, and whose value wins",
 }

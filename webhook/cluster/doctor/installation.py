@@ -17,7 +17,7 @@ from webhook.cluster.doctor.finding import Finding, harmless
 from webhook.cluster.doctor.refused import refused
 from webhook.cluster.endpoints import SERVICE, endpoints
 from webhook.cluster.installed import OPERATE, Installed, Registration, Secret
-from webhook.cluster.registration import NAME, manifest, service
+from webhook.cluster.registration import CONDITION, NAME, manifest, service
 from webhook.settings import Settings
 
 # The fields of the registration that are made of the configuration and of nothing else.
@@ -69,9 +69,14 @@ def _registration(
     yield from _trust(installed, registration, files)
     client_config = service(f"{installed.namespace}/{SERVICE}")
     made = manifest(settings, client_config=client_config, ca_bundle=b"")["webhooks"][0]
+    path = f"/webhooks/{registration.at}"
+    # The API server keeps them by name, so others may stand beside ours: no fix takes those away.
+    (ours,) = made["matchConditions"]
+    conditions = webhook.get("matchConditions") or []
+    foreign = [each for each in conditions if each["name"] != CONDITION]
+    made["matchConditions"] = conditions if ours in conditions else [*foreign, ours]
     other = [field for field in _FIELDS if webhook.get(field) != made[field]]
     if other:
-        path = f"/webhooks/{registration.at}"
         patch = json.dumps([{"op": "add", "path": f"{path}/{field}", "value": made[field]} for field in other])
         yield Finding(
             "registration-differs",
@@ -80,6 +85,17 @@ def _registration(
             "the API server asks about other pods than those that are to be injected",
             f"kubectl patch {_WHERE} --type=json -p {shlex.quote(patch)}",
         )
+    for at, each in enumerate(conditions):
+        if each in foreign:
+            patch = json.dumps([{"op": "test", "path": f"{path}/matchConditions/{at}/name", "value": each["name"]},
+                                {"op": "remove", "path": f"{path}/matchConditions/{at}"}])  # fmt: skip
+            yield Finding(
+                "condition-added",
+                _WHERE,
+                f"somebody has added the condition {each['name']}: {harmless(each['expression'])}",
+                "the API server doesn't ask about pods for which it is false",
+                f"kubectl patch {_WHERE} --type=json -p {shlex.quote(patch)}   # if it isn't meant to be there",
+            )
 
 
 def _trust(installed: Installed, registration: Registration, files: Files | None) -> Iterator[Finding]:
