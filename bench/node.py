@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 RATE = 5  # pods created a second
 AWAY = 30  # seconds for which the webhook is scaled to 0
 ROUNDS = 5
+KILLS = 6  # three for each replica: with more the kubelet would wait for a minute before it starts it again
 # Seconds since the epoch at which the container's first process began, to the hundredth.
 BEGAN = """
 import os, time
@@ -54,6 +55,7 @@ def main() -> int:
             _row("the webhook is installed and registered after", f"{time.monotonic() - began:.1f} s")
             _starts(node)
             _certificate(node)
+            _slipped(node, "one", f"one replica killed, {KILLS} times, in turn", lambda: _kill_in_turn(node))
             _slipped(node, "killed", "both replicas killed", lambda: ours.kill(node, *ours.replicas(node)))
             _slipped(node, "scaled", f"the webhook scaled to 0 for {AWAY} s", lambda: _away(node))
     except LabError as error:
@@ -130,6 +132,11 @@ def _away(node: Node) -> None:
     time.sleep(AWAY)
     node.kubectl(*scale, "--replicas=2")
     node.kubectl("-n", ours.NAMESPACE, "rollout", "status", "deployment/plane-webhook", "--timeout=120s")
+
+
+def _kill_in_turn(node: Node) -> None:
+    for number in range(KILLS):
+        ours.kill(node, ours.replicas(node)[number % 2])
 
 
 def _slipped(node: Node, name: str, what: str, harm: Callable[[], None]) -> None:
