@@ -37,6 +37,7 @@ _BASIC_ACK = struct.pack(">LHH", 13, 60, 80)
 # Of a message that is no task: what a worker's event dispatcher and its remote control publish all the time.
 _NO_TASKS = (b"celeryev", b"reply.celery.pidbox", b"celery.pidbox")
 _EXCHANGE = 14  # where in the frame of a publish its exchange is: header, class, method, a reserved word, a length
+_AWAY = 0.005  # seconds until a reset comes, as on a network: what is written right behind it has left by then
 _HOST = "127.0.0.1"
 _CALL = 20.0  # seconds for the proxy's thread to do what it was told: it never takes one
 
@@ -287,6 +288,7 @@ class Proxy:
         with suppress(OSError):
             while data := await self._read(link, reader, up=up):
                 if up and self.poison and self.poison in data:
+                    await asyncio.sleep(_AWAY)
                     link.end(reset=True)
                     return
                 if up and self._door == "abandon" and _CHANNEL_OPEN in data:

@@ -431,6 +431,70 @@ def test_what_a_connection_is_lost_with_each_time_holds_up_nobody_and_is_set_asi
     assert log.count(f"set aside, for {why}: lab.task[poison]: ConnectionResetError") == 1
 
 
+def test_two_with_which_a_connection_is_lost_each_time_hold_up_nobody(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """A person who clicks again, say: neither makes the other one's losses forgotten."""
+    text = POISONED.replace('send("poison")', 'send("poison-0")\nsend("poison-1")')
+    with Client(image, url(proxy), redis, text) as client:
+        client.run()
+        before = proxy.accepted
+        proxy.poison = b"poison"
+        assert sent(client.go_on())
+        assert arrive(broker, 4) == ["first", "kept-0", "kept-1", "kept-2"]
+        told = client.go_on()
+        assert {outcome for outcome, _ in told.values()} == {"sent"}
+        wait_for(lambda: count(redis, "aside") == 2, 30, "both are set aside")
+        assert set(told) <= set(arrive(broker, 60))
+        assert proxy.accepted - before <= 20
+        log = client.log()
+    for name in ("poison-0", "poison-1"):
+        assert log.count(f"so others go first: lab.task[{name}]") == 1
+        assert log.count(f"with no other: lab.task[{name}]: ") == 1
+
+
+BEHIND_A_FULL_QUEUE = f"""
+from kombu import Exchange, Queue
+full = {{"x-max-length": 1, "x-overflow": "reject-publish"}}
+its.conf.task_queues = [Queue("{QUEUE}", Exchange("{QUEUE}"), "{QUEUE}"),
+                        Queue("full", Exchange("full"), "full", queue_arguments=full)]
+its.conf.task_default_queue = "{QUEUE}"
+send("first")
+send("fill", queue="full")
+send("over", queue="full")
+wait()
+send("poison")
+for name in ("kept-0", "kept-1", "kept-2"):
+    send(name)
+wait()
+"""
+
+
+def test_it_is_known_behind_what_waits_for_a_full_queue_too(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, BEHIND_A_FULL_QUEUE) as client:
+        client.run()
+        proxy.poison = b"poison"
+        assert sent(client.go_on())
+        assert arrive(broker, 4) == ["first", "kept-0", "kept-1", "kept-2"]
+        assert "so others go first: lab.task[poison]" in client.log()
+    with broker.channel() as channel:
+        channel.queue_delete("full")
+
+
+def test_it_is_known_where_the_connection_is_lost_while_it_is_written(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    text = POISONED.replace('send("poison")', 'send("poison", kwargs={"much": "x" * (8 << 20)})')
+    with Client(image, url(proxy), redis, text) as client:
+        client.run()
+        proxy.poison = b"poison"
+        assert {outcome for outcome, _ in client.go_on().values()} == {"sent"}
+        assert arrive(broker, 4) == ["first", "kept-0", "kept-1", "kept-2"]
+        assert "so others go first: lab.task[poison]" in client.log()
+
+
 def test_what_a_flapping_broker_lost_three_times_is_delivered(
     image: Image, proxy: Proxy, broker: Broker, redis: Redis
 ) -> None:

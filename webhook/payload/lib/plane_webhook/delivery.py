@@ -21,6 +21,16 @@ LARGE = 1 << 20  # bytes of the entries that are fetched at a time: of larger on
 HUNG = 60.0  # seconds, at most, in which nothing more is sent to a queue that hangs
 # Times that a connection may be lost with one message before that goes last, or for it before it is set aside.
 STRIKES = 3
+SUSPECTS = 1000  # messages of which it is known how often that was
+
+
+class Suspect:
+    """A message with which connections were lost: how often, how often for it, and when it may go again if it goes last."""
+
+    __slots__ = ("losses", "strikes", "again")
+
+    def __init__(self):
+        self.losses, self.strikes, self.again = 0, 0, 0.0
 
 
 class Delivery:
@@ -29,12 +39,11 @@ class Delivery:
     def __init__(self, spool):
         self.spool, self.left, self.unreachable = spool, None, ""
         self.batch = []  # (entry, Sent): what is on its way
-        self.window, self.leads = 1, False
+        self.window, self.reach, self.leads = 1, 1, False  # how many may be on their way, and how many are looked at
         self.passed, self.full, self.pause, self.began = 0, set(), PAUSE[0], 0.0
         self.hung = {}  # by route: until when it rests, and for how long the next time
-        # With which entry connections were lost, how often, and how often for it.
-        self.struck, self.losses, self.strikes = None, 0, 0
-        self.again, self.turn = 0.0, False  # when that one may be sent again where it goes last, and whether it is next
+        self.suspects = {}  # by the hash of what Redis has of a message
+        self.last, self.turn = [], None  # those of this pass that go last, and which of them is next
         self.owed = deque()  # what Redis has to hear before anything is sent again, or it would arrive twice
         self.rest = self.renew = self.adopted = 0.0
 
@@ -99,7 +108,7 @@ class Delivery:
         if now - self.adopted > LIVES / 5:
             self.spool.adopt()
             self.adopted = now
-        entries = self.spool.first(self.passed, self.window)
+        entries = self.spool.first(self.passed, max(self.window, self.reach))
         if not self.passed:
             self.began = now
         if not entries:
@@ -107,61 +116,72 @@ class Delivery:
         self.left = len(entries)
         lane = link.lane()
         for entry in entries:
-            route = self._route(entry.message)
-            suspect = entry.token == self.struck and self.losses >= STRIKES
-            if route in self.full or now < self.hung.get(route, (0, 0))[0] or suspect and not self.turn:
+            route, key = self._route(entry.message), hash(entry.token)
+            suspect = key in self.suspects and self.suspects[key].losses >= STRIKES
+            if route in self.full or now < self.hung.get(route, (0, 0))[0] or suspect and key != self.turn:
                 self.passed += 1
+                self.last += [key] if suspect else []
                 continue
             known = link.knows(entry.message)
             if self.batch and (suspect or not known):  # goes alone: it may cost those beside it their channel
                 break
-            if not known:  # others must not take over while the broker is waited for
-                self.leads = self.spool.hold(link.timeout * len(entry.message.declare))
-                if not self.leads:
-                    return POLL
-                self.renew = 0.0
+            if not known and not self._held(link, entry):
+                return POLL
             self.batch.append((entry, self._send(link, entry, lane)))
             if suspect:
-                self.turn = False
+                self.turn = None
+            if suspect or len(self.batch) == self.window:
                 break
-        if not self.batch:  # all for queues that are full: on, to what is for others
-            self.window = min(self.window * 2, WINDOW)
+        # All for queues that are full: on, to what is for others.
+        self.reach = 1 if self.batch else min(self.reach * 2, WINDOW)
         return 0 if all(sent.outcome is not None for _, sent in self.batch) else LEASE / 3
+
+    def _held(self, link, entry):
+        """Hold the lease for as long as what it wants declared may take: others must not take over meanwhile."""
+        self.leads, self.renew = self.spool.hold(link.timeout * len(entry.message.declare)), 0.0
+        return self.leads
 
     def _send(self, link, entry, lane):
         try:
             return link.send(entry.message, lane)
-        except IrrecoverableConnectionError as error:  # in answer to what it wants declared
-            self._strike(entry, error, link.proven())
-            raise
-        except socket.timeout:  # of the same
-            self._rest(entry)
+        except Exception as error:
+            if not self.batch:
+                self._blame(entry, error, link.proven())
             raise
 
+    def _blame(self, entry, error, proven):
+        """The connection was lost with this one alone on its way."""
+        if isinstance(error, (str, socket.timeout)):  # silence
+            self._rest(entry)
+        else:
+            self._strike(entry, error, proven)
+
     def _rest(self, entry):
-        """No answer came for this one, which was alone. A dead connection is enough of a reason once, and not each time."""
+        """No answer came. A dead connection is enough of a reason once, and not each time."""
         route, now = self._route(entry.message), time.monotonic()
         pause = self.hung.get(route, (0, 0.0))[1]
         self.hung[route] = now + pause, min(max(4 * pause, 1.0), HUNG)
 
     def _strike(self, entry, error, proven):
-        """The connection was lost with this one alone on its way; if it always is, nothing behind it would ever go.
+        """If the connection is always lost with it, nothing behind it would ever go.
 
         Whose fault it is the broker may say. If it doesn't, the others go first from the third time on, and then it is this
         one's fault if the broker has answered for others on the same connection (`proven`).
         """
-        if self.struck != entry.token:
-            self.struck, self.losses, self.strikes = entry.token, 0, 0
+        key = hash(entry.token)
+        suspect = self.suspects.setdefault(key, Suspect())
         said = isinstance(error, IrrecoverableConnectionError) and not isinstance(error, InternalError)
-        self.losses += 1
-        self.strikes += said or self.losses > STRIKES and proven
-        self.again = time.monotonic() + min(2.0 ** (self.losses - STRIKES), HUNG)
-        if self.strikes == STRIKES:
+        suspect.losses += 1
+        suspect.strikes += said or suspect.losses > STRIKES and proven
+        suspect.again = time.monotonic() + min(2.0 ** (suspect.losses - STRIKES), HUNG)
+        if suspect.strikes == STRIKES:
             why = "the broker refuses it" if said else "the connection is lost with it, and with no other"
             self._set_aside(entry, name_of(error), why)
-            self.struck = None
-        elif self.losses == STRIKES:
+            del self.suspects[key]
+        elif suspect.losses == STRIKES:
             say("the connection is lost each time that this is sent, so others go first: %s" % entry.message)
+        if len(self.suspects) > SUSPECTS:
+            del self.suspects[next(iter(self.suspects))]  # the one that has been one for the longest time
 
     def _set_aside(self, entry, reason, why="the broker refuses it"):
         self.tell(lambda refused: self.spool.set_aside(*refused), (entry, reason))
@@ -170,7 +190,10 @@ class Delivery:
     def _end_of_pass(self, now):
         if self.passed:
             self.passed, self.full = 0, set()
-            self.turn = now >= self.again
+            self.turn = min(self.last, key=lambda key: self.suspects[key].again, default=None)
+            if self.turn is not None and now < self.suspects[self.turn].again:
+                self.turn = None
+            self.last = []
             wait, self.pause = self.pause, min(self.pause * 2, PAUSE[1])
             return max(wait, now - self.began)  # a long queue is gone through at most half of the time
         self.left, self.pause = 0, PAUSE[0]
@@ -185,6 +208,7 @@ class Delivery:
             self.tell(self.spool.done, [entry.token for entry in confirmed])
             for entry in confirmed:
                 self.confirmed(entry.message)
+                self.suspects.pop(hash(entry.token), None)
         if len(confirmed) < len(batch):
             self.window = 1
         elif sum(len(entry.token) for entry in confirmed) < LARGE:
@@ -198,8 +222,9 @@ class Delivery:
                 self.full.add(self._route(entry.message))
                 self.passed += 1
             elif sent.may_be_declared_anew():
-                link.send_again(sent)
-                self.batch.append((entry, sent))
+                if self._held(link, entry):
+                    link.send_again(sent)
+                    self.batch.append((entry, sent))
             else:
                 self._set_aside(entry, name_of(sent.outcome))
 
@@ -225,11 +250,9 @@ class Delivery:
         if confirmed:
             self.tell(self.spool.done, confirmed)
         if len(self.batch) == 1 and not confirmed:
-            if isinstance(error, (str, socket.timeout)):  # silence
-                self._rest(self.batch[0][0])
-            else:
-                self._strike(self.batch[0][0], error, proven)
-        self.batch, self.window, self.rest, self.passed = [], 1, 0.0, 0
+            self._blame(self.batch[0][0], error, proven)
+        self.batch, self.window, self.reach, self.rest, self.passed = [], 1, 1, 0.0, 0
+        self.full, self.last = set(), []
 
     def leave(self):
         """Let another process deliver what may come."""
