@@ -26,7 +26,7 @@ VERSION = "0.25.1"
 BRINGS = ("etcd", "kube-apiserver", "kubectl")
 # Seconds in which nothing arrives. Who can't reach GitHub has minutes of building before him as it is.
 SILENCE = 10.0
-# Seconds altogether: less than it takes to build the three.
+# Seconds altogether, and as many for building setup-envtest: less than it takes to build the three.
 LIMIT = 180.0
 # Seconds for which a failure counts in other processes too: a set-up is a number of them, and takes that long.
 AGAIN = 600.0

@@ -125,10 +125,13 @@ def binary(name: str, version: str | None = None) -> Path:
     return build(name, program.package, module, takes=program.takes)
 
 
-def build(name: str, package: str, module: Module, *, takes: str) -> Path:
-    """Return a program of a module from the cache, built if need be. LabError says what is missing for that."""
+def build(name: str, package: str, module: Module, *, takes: str, limit: float | None = None) -> Path:
+    """Return a program of a module from the cache, built if need be. LabError says what is missing for that.
+
+    Or that it was not built within `limit` seconds.
+    """
     target = folder(module.name, module.version) / name
-    return made(target, lambda part: _build(package, module, part), what=f"{name} {module.version}", takes=takes)
+    return made(target, lambda part: _build(package, module, part, limit), what=f"{name} {module.version}", takes=takes)
 
 
 @cache
@@ -157,7 +160,7 @@ def prebuilt(name: str, version: str) -> Path | None:
 
 def setup_envtest() -> Path:
     """Return setup-envtest from the cache, built if need be."""
-    return build("setup-envtest", ENVTEST.path, ENVTEST, takes="about 20 seconds")
+    return build("setup-envtest", ENVTEST.path, ENVTEST, takes="about 20 seconds", limit=envtest.LIMIT)
 
 
 def _fits(candidate: str, program: Program, version: str, *, aloud: bool) -> bool:
@@ -177,11 +180,12 @@ def _module(name: str, version: str) -> Module:
     return Module(name, MODULES[name], version, packages)
 
 
-def _build(package: str, module: Module, target: Path) -> None:
+def _build(package: str, module: Module, target: Path, limit: float | None) -> None:
     go(
         _pinned(module),
         *("build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", module.tags, "-ldflags", module.ldflags),
         *("-o", str(target), package),
+        limit=limit,
     )
 
 
@@ -222,8 +226,11 @@ def pin(module: Module) -> None:
     _pin(module, module.locked / module.name)
 
 
-def go(cwd: Path, *args: str) -> str:
-    """Run the go client. CGO is off, as upstream has it: no C compiler is needed, no library of the machine is used."""
+def go(cwd: Path, *args: str, limit: float | None = None) -> str:
+    """Run the go client, for `limit` seconds at most.
+
+    CGO is off, as upstream has it: no C compiler is needed, no library of the machine is used.
+    """
     if not (go := shutil.which("go")):
         wanted = re.search(r"^go (\d+\.\d+)", (LOCKED / "kubernetes/go.mod").read_text(), re.MULTILINE)
         raise LabError(
@@ -232,7 +239,10 @@ def go(cwd: Path, *args: str) -> str:
             f"folder on PATH; or set KUBEBUILDER_ASSETS to a folder that has {', '.join(PROGRAMS)} of fitting versions."
         )
     env = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
-    done = subprocess.run([go, *args], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([go, *args], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise LabError(f"`go {args[0]}` was not done in {limit:.0f} s") from None
     if done.returncode:
         tail = "\n".join(done.stderr.splitlines()[-15:])
         raise LabError(f"`go {' '.join(args)}` failed in {cwd} with exit code {done.returncode}:\n{tail}")

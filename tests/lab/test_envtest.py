@@ -270,9 +270,15 @@ def test_a_slow_one_is_waited_for(mirror: Mirror, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("mirror")
-def test_that_it_can_t_be_built_is_one_failure_more(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("ends", "said"), [("echo no such module >&2; exit 1", "no such module"), ("exec /bin/sleep 30", "not done in 1 s")]
+)
+def test_that_it_can_t_be_built_is_one_failure_more(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], ends: str, said: str
+) -> None:
+    monkeypatch.setattr(envtest, "LIMIT", 1)
     (root() / f"setup-envtest-{envtest.VERSION}/setup-envtest").unlink()
     go = Path(os.environ["PATH"], "go")
-    go.write_text(GO.replace("done\n", 'done\ncase "$*" in *setup-envtest) echo no such module >&2; exit 1; esac\n'))
+    go.write_text(f'{GO}case "$*" in *setup-envtest) {ends} ;; esac\n')
     assert built("etcd")
-    assert "no such module; what is missing is built from source instead" in capfd.readouterr().err
+    assert f"{said}; what is missing is built from source instead" in capfd.readouterr().err
