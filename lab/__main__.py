@@ -6,7 +6,7 @@ from functools import partial
 
 from lab import actionlint, images, ourimage
 from lab.cache import LabError, say
-from lab.controlplane.programs import WANTED, binary
+from lab.controlplane.programs import DEMO, PROGRAMS, binary
 from lab.node import ensure_possible
 from lab.node.programs import binaries
 from lab.packages import TESTS, ensure_packages
@@ -23,7 +23,7 @@ def main() -> int:
     try:
         ensure_packages()
         images.build()
-        for name in WANTED:
+        for name in PROGRAMS if given.tests else DEMO:
             binary(name)
         if given.node:
             ensure_possible()

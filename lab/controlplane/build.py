@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from lab.cache import LabError, say
-from lab.controlplane.programs import PROGRAMS, VERSIONS, binary, lock
+from lab.controlplane.programs import ENVTEST, PROGRAMS, VERSIONS, binary, lock, pin
 
 
 def main() -> int:
@@ -20,6 +20,8 @@ def main() -> int:
     try:
         for module in VERSIONS if chosen["lock"] else ():
             lock(module, chosen[module])
+        if chosen["lock"]:
+            pin(ENVTEST)
         for name in () if chosen["lock"] else chosen["only"]:
             print(binary(name, chosen[PROGRAMS[name].module]))
     except LabError as error:

@@ -1,10 +1,11 @@
-"""The control plane's programs: found where the user has them, else built from Go modules into the cache.
+"""The control plane's programs: the user's own, else what setup-envtest brings, else built from Go modules.
 
 `modules/<name>/go.mod` and `go.sum` pin the default versions to the byte; for another version the same files are
 generated in the cache, with sums from the Go client's checksum database. This module must never fetch anything but
-through the `go` client, so that its proxy, its checksum database and its settings stay the user's.
+through the `go` client, so that its proxy, its checksum database and its settings stay the user's, and through
+setup-envtest (envtest.py), which it builds like the rest.
 
-Other defaults for a whole run: LAB_KUBERNETES, LAB_ETCD, LAB_HELM. Helm 4 is there where LAB_HELM4 names its version.
+Other defaults for a whole run: LAB_KUBERNETES, LAB_ETCD, LAB_HELM, LAB_HELM4.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.cache import LabError, folder, made, say
+from lab.controlplane import envtest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +66,7 @@ class Program:
     takes: str
     fits: Callable[[tuple[int, int], tuple[int, int]], bool]
     asks: tuple[str, ...] = ("--version",)
+    also: str = ""  # another name that users have it by
 
 
 def _same_minor(have: tuple[int, int], want: tuple[int, int]) -> bool:
@@ -92,51 +95,84 @@ VERSIONS = {
     "helm4": os.environ.get("LAB_HELM4", "4.3.1"),
 }
 _CMD = "k8s.io/kubernetes/cmd"
+_AFTER = "1 to 2 minutes (4 to 6 where kube-apiserver was not built before it)"
 # How long each takes: on two cores with empty Go caches.
 PROGRAMS = {
     "etcd": Program(MODULES["etcd"], "etcd", "1 to 2 minutes", _same_minor),
     "kube-apiserver": Program(f"{_CMD}/kube-apiserver", "kubernetes", "4 to 6 minutes", _same_minor),
-    "kube-controller-manager": Program(f"{_CMD}/kube-controller-manager", "kubernetes", "1 to 2 minutes", _same_minor),
+    "kube-controller-manager": Program(f"{_CMD}/kube-controller-manager", "kubernetes", _AFTER, _same_minor),
     "kubectl": Program(f"{_CMD}/kubectl", "kubernetes", "about half a minute", _skew_of_one, ("version", "--client")),
     "helm": Program("helm.sh/helm/v3/cmd/helm", "helm", "about 2 minutes", _same_major, ("version", "--short")),
-    "helm4": Program("helm.sh/helm/v4/cmd/helm", "helm4", "about 2 minutes", _same_major, ("version", "--short")),
+    "helm4": Program(
+        "helm.sh/helm/v4/cmd/helm", "helm4", "about 2 minutes", _same_major, ("version", "--short"), "helm"
+    ),
 }
-WANTED = [name for name in PROGRAMS if name != "helm4" or "LAB_HELM4" in os.environ]  # what a whole run makes
+DEMO = [name for name in PROGRAMS if name != "helm4"]  # only tests need it: `make demo` should not wait for it
+ENVTEST = Module("setup-envtest", envtest.PATH, envtest.VERSION, (envtest.PATH,))
 
 
 def binary(name: str, version: str | None = None) -> Path:
-    """Return the program: from $KUBEBUILDER_ASSETS, from PATH, from the cache, else built. Raises LabError."""
+    """Return the program: $KUBEBUILDER_ASSETS, PATH, the cache, setup-envtest, else it is built. Raises LabError."""
     program = PROGRAMS[name]
     version = version or VERSIONS[program.module]
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         raise LabError(f"{program.module} version {version!r}: give all three numbers, as in 1.36.3")
     if own := installed(name, version):
         return own
-    return build(name, program.package, _module(program.module, version), takes=program.takes)
+    module = _module(program.module, version)
+    if not (folder(module.name, version) / name).exists() and (brought := prebuilt(name, version)):
+        return brought
+    return build(name, program.package, module, takes=program.takes)
 
 
-def build(name: str, package: str, module: Module, *, takes: str) -> Path:
-    """Return a program of a module from the cache, built if need be. LabError says what is missing for that."""
+def build(name: str, package: str, module: Module, *, takes: str, limit: float | None = None) -> Path:
+    """Return a program of a module from the cache, built if need be. LabError says what is missing for that.
+
+    Or that it was not built within `limit` seconds.
+    """
     target = folder(module.name, module.version) / name
-    return made(target, lambda part: _build(package, module, part), what=f"{name} {module.version}", takes=takes)
+    return made(target, lambda part: _build(package, module, part, limit), what=f"{name} {module.version}", takes=takes)
 
 
 @cache
 def installed(name: str, version: str) -> Path | None:
     """Return the user's own program if its version fits. One that was named on purpose is not ignored silently."""
     program = PROGRAMS[name]
-    major, minor, _ = version.split(".")
     for variable in ("KUBEBUILDER_ASSETS", "PATH"):
-        where = os.environ.get(variable)
-        if not where or not (candidate := shutil.which(name, path=where)):
-            continue
-        shown = subprocess.run([candidate, *program.asks], capture_output=True, text=True, check=False, timeout=30)
-        found = re.search(r"(\d+)\.(\d+)\.\d+", shown.stdout)
-        if found and program.fits((int(found[1]), int(found[2])), (int(major), int(minor))):
-            return Path(candidate)
-        if variable != "PATH":
-            say(f"{candidate} is {found[0] if found else 'of an unknown version'}, {version} is wanted: not used")
+        for called in filter(None, (name, program.also) if os.environ.get(variable) else ()):
+            candidate = shutil.which(called, path=os.environ[variable])
+            if candidate and _fits(candidate, program, version, aloud=variable != "PATH" and called == name):
+                return Path(candidate)
     return None
+
+
+@cache
+def prebuilt(name: str, version: str) -> Path | None:
+    """Return the program from setup-envtest, where it has it in a version that fits."""
+    if name not in envtest.BRINGS:
+        return None
+    kubernetes = version if PROGRAMS[name].module == "kubernetes" else VERSIONS["kubernetes"]
+    brought = envtest.programs(kubernetes, setup_envtest if shutil.which("go") else None)
+    if not brought or not (candidate := brought / name).exists():
+        return None
+    return candidate if _fits(str(candidate), PROGRAMS[name], version, aloud=True) else None
+
+
+def setup_envtest() -> Path:
+    """Return setup-envtest from the cache, built if need be."""
+    return build("setup-envtest", ENVTEST.path, ENVTEST, takes="about 20 seconds", limit=envtest.LIMIT)
+
+
+def _fits(candidate: str, program: Program, version: str, *, aloud: bool) -> bool:
+    """Tell whether it is of a version that serves in the place of `version`, and say it where it isn't."""
+    major, minor, _ = version.split(".")
+    shown = subprocess.run([candidate, *program.asks], capture_output=True, text=True, check=False, timeout=30)
+    found = re.search(r"(\d+)\.(\d+)\.\d+", shown.stdout)
+    if found and program.fits((int(found[1]), int(found[2])), (int(major), int(minor))):
+        return True
+    if aloud:
+        say(f"{candidate} is {found[0] if found else 'of an unknown version'}, {version} is wanted: not used")
+    return False
 
 
 def _module(name: str, version: str) -> Module:
@@ -144,11 +180,12 @@ def _module(name: str, version: str) -> Module:
     return Module(name, MODULES[name], version, packages)
 
 
-def _build(package: str, module: Module, target: Path) -> None:
+def _build(package: str, module: Module, target: Path, limit: float | None) -> None:
     go(
         _pinned(module),
         *("build", "-mod=readonly", "-buildvcs=false", "-trimpath", "-tags", module.tags, "-ldflags", module.ldflags),
         *("-o", str(target), package),
+        limit=limit,
     )
 
 
@@ -189,8 +226,11 @@ def pin(module: Module) -> None:
     _pin(module, module.locked / module.name)
 
 
-def go(cwd: Path, *args: str) -> str:
-    """Run the go client. CGO is off, as upstream has it: no C compiler is needed, no library of the machine is used."""
+def go(cwd: Path, *args: str, limit: float | None = None) -> str:
+    """Run the go client, for `limit` seconds at most.
+
+    CGO is off, as upstream has it: no C compiler is needed, no library of the machine is used.
+    """
     if not (go := shutil.which("go")):
         wanted = re.search(r"^go (\d+\.\d+)", (LOCKED / "kubernetes/go.mod").read_text(), re.MULTILINE)
         raise LabError(
@@ -199,7 +239,10 @@ def go(cwd: Path, *args: str) -> str:
             f"folder on PATH; or set KUBEBUILDER_ASSETS to a folder that has {', '.join(PROGRAMS)} of fitting versions."
         )
     env = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
-    done = subprocess.run([go, *args], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([go, *args], cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=limit)
+    except subprocess.TimeoutExpired:
+        raise LabError(f"`go {args[0]}` was not done in {limit:.0f} s") from None
     if done.returncode:
         tail = "\n".join(done.stderr.splitlines()[-15:])
         raise LabError(f"`go {' '.join(args)}` failed in {cwd} with exit code {done.returncode}:\n{tail}")

@@ -9,7 +9,7 @@ import pytest
 
 from lab.cache import LabError
 from lab.controlplane import ControlPlane
-from lab.controlplane.programs import WANTED, binary
+from lab.controlplane.programs import PROGRAMS, binary
 from lab.operating import installed, operate, serving
 from lab.webhook import Webhook
 from tests.e2e.idling import Idling
@@ -28,7 +28,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     capture = session.config.pluginmanager.getplugin("capturemanager")
     with suppress(LabError), capture.global_and_fixture_disabled():  # each test that needs it says so again
-        for name in WANTED:
+        for name in PROGRAMS:
             binary(name)
 
 

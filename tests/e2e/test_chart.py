@@ -17,7 +17,7 @@ import yaml
 
 from lab.cache import LabError
 from lab.container import Container
-from lab.controlplane.programs import VERSIONS, WANTED, binary
+from lab.controlplane.programs import VERSIONS, binary
 from lab.operating import HEAL, Kubelet, Operate, bind, endpoint, healed, kubelet, released
 from lab.pods import create
 from lab.process import wait_for
@@ -41,7 +41,6 @@ CHART = MANIFESTS / "chart"
 OWN = "plane-webhook"
 TEST = "plane-webhook-test"
 HOST = "plane-webhook.plane-webhook.svc"
-NO_HELM_4 = "Helm 4 takes three minutes to build: LAB_HELM4=4.3.1 has it built and tried"
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 
@@ -573,8 +572,6 @@ class Release:
 @pytest.fixture(params=["helm", "helm4"])
 def release(request: pytest.FixtureRequest, controlplane: ControlPlane, tls: Path) -> Iterator[Release]:
     """A release to be: the namespace is there, with its Secret, and enforces Pod Security `restricted`."""
-    if request.param not in WANTED:
-        pytest.skip(NO_HELM_4)
     controlplane.namespace(OWN, {"pod-security.kubernetes.io/enforce": "restricted"})
     files = [f"--from-file={tls / name}" for name in ("tls.crt", "tls.key", "ca.crt")]
     controlplane.kubectl("-n", OWN, "create", "secret", "generic", "plane-webhook-tls", *files)
@@ -637,8 +634,6 @@ def test_of_a_release_with_operate_that_is_left_which_readme_names_and_its_comma
     controlplane: ControlPlane, tmp_path: Path, program: str
 ) -> None:
     """And `operate` runs on meanwhile, as it does until its kubelet hears of it."""
-    if program not in WANTED:
-        pytest.skip(NO_HELM_4)
     *_, uninstall, gone, _, by_name, rights = commands("README.md", "Remove it")
     # What slips by before the webhook is there has `operate` write all that it ever writes.
     plane = released(controlplane, "plane")

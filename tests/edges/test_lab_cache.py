@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.cache import LabError, made, root
-from lab.controlplane.programs import VERSIONS, binary, installed
+from lab.controlplane import envtest
+from lab.controlplane.programs import VERSIONS, binary, installed, prebuilt
 from lab.process import Process, wait_for
 
 if TYPE_CHECKING:
@@ -23,12 +24,17 @@ MINOR = KUBERNETES.rpartition(".")[0]
 @pytest.fixture(autouse=True)
 def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have nothing on PATH, nothing in the cache, and nothing remembered."""
-    installed.cache_clear()
+    forget()
     monkeypatch.setenv("PLANE_WEBHOOK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
     yield
-    installed.cache_clear()
+    forget()
+
+
+def forget() -> None:
+    for remembered in (installed, prebuilt, envtest.programs):
+        remembered.cache_clear()
 
 
 def program(path: Path, says: str) -> Path:
@@ -72,6 +78,21 @@ def test_the_users_own_program_is_used_when_its_version_fits(
     own = program(tmp_path / "own" / name, says)
     monkeypatch.setenv(variable, str(own.parent))
     assert binary(name) == own
+
+
+@pytest.mark.parametrize("variable", ["KUBEBUILDER_ASSETS", "PATH"])
+def test_the_user_s_helm_is_the_one_of_the_two_that_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str
+) -> None:
+    third, fourth = (program(tmp_path / f"{major}/helm", f"v{major}.1.2+gabcdef0") for major in (3, 4))
+    monkeypatch.setenv(variable, str(fourth.parent))
+    assert binary("helm4") == fourth
+    forget()
+    monkeypatch.setenv(variable, str(third.parent))
+    assert binary("helm") == third
+    with pytest.raises(LabError, match="`go` is not on PATH"):
+        binary("helm4")
+    assert "not used" not in capsys.readouterr().err
 
 
 def test_a_program_that_was_named_but_does_not_fit_is_not_ignored_silently(
