@@ -494,6 +494,27 @@ def test_what_was_set_aside_is_named_without_its_arguments_and_can_be_tried_agai
             assert (ran.returncode, ran.stderr) == (2, "usage: /plane-webhook/spool [list|retry]\n")
 
 
+LARGE_ONES = """
+import os
+from plane_webhook.message import Message
+from plane_webhook.spool import Spool
+spool = Spool(os.environ["REDIS_URL"], os.environ["SECRET_KEY"], 100, 10 ** 8)
+prepared = dict(body=b"", priority=0, content_type=None, content_encoding=None, headers={}, properties={})
+for body in [b"."] * 9 + [b"." * 300000] * 20:
+    spool.put(Message(dict(prepared, body=body), "", "celery", True, []))
+print([len(spool.first(start, count)) for start, count in ((0, 64), (9, 64), (0, 5), (3, 7), (28, 64), (29, 64))])
+print([len(entry.message.prepared["body"]) for entry in spool.first(7, 64)])
+"""
+
+
+def test_of_large_entries_few_are_fetched_at_a_time(image: Image) -> None:
+    """64 of 16 MiB would be what a small pod has in all."""
+    with Redis() as own, serving(image, inject(api()), REDIS_URL=own.url) as (container, _):
+        done = container.exec(["env", f"PYTHONPATH={MOUNT_PATH}/lib", "python", "-c", LARGE_ONES])
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "[12, 3, 5, 7, 1, 0]\n[1, 1, 300000, 300000, 300000]\n"
+
+
 def test_it_shows_the_files_that_it_is_made_of(image: Image) -> None:
     with serving(image, inject(api())) as (container, _):
         shown = container.exec([PROOF, "--show"])

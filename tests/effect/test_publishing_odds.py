@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.cluster import Cluster
-from lab.faults import SWALLOW, AtPublish, Flow, Proxy
-from lab.fixtures import need
+from lab.faults import SWALLOW, AtPublish, Flow, Link, Proxy
+from lab.fixtures import need, of_kind
 from lab.process import wait_for
 from lab.redis import Redis
 from tests.effect.test_publishing import (
@@ -34,7 +34,8 @@ from tests.effect.test_publishing import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import asyncio
+    from collections.abc import Callable, Iterator
 
     from lab.broker import Broker
     from lab.images import Image
@@ -74,25 +75,40 @@ def test_what_is_for_a_queue_whose_node_is_away_waits_until_that_is_back(image: 
     need("rabbitmq-server", "bubblewrap")
     empty(redis)
     with Cluster() as cluster:
-        home, other, _ = cluster.nodes
+        home = cluster.nodes[0]
         with home.channel() as channel:
             version = channel.connection.server_properties["version"]
         if not version.startswith("3."):
-            pytest.skip(f"the home of a classic queue is tried on RabbitMQ 3, and this one is {version}")
-        with Proxy(home.port) as proxy, Client(image, url(proxy), redis, MEANWHILE) as client:
-            client.run()
-            home.kill()
-            proxy.target = other.port
-            proxy.refuse()
-            assert sent(client.go_on())
-            proxy.heal()
-            time.sleep(2)  # for it to be connected to the other node, and to have tried
-            assert {outcome for outcome, _ in client.go_on().values()} == {"sent"}
-            assert count(redis, "aside") == 0
-            home.start()
-            assert {outcome for outcome, _ in client.go_on().values()} == {"sent"}
-            assert set(arrive(other, 8, within=30)) == {"first", *names(5), "last", "later"}
-            assert "set aside" not in client.log()
+            pytest.skip(f"RabbitMQ 4, as this one ({version}), answers nothing where the home of a queue was killed")
+        waits_for_its_node(cluster, home.kill, image, redis)
+
+
+def test_it_waits_also_where_its_node_was_stopped_in_order(image: Image, redis: Redis) -> None:
+    """As for a rolling restart. RabbitMQ 4 has other words for it: "process is stopped by supervisor"."""
+    need("bubblewrap")
+    of_kind("4.3").close()
+    empty(redis)
+    with Cluster("4.3") as cluster:
+        waits_for_its_node(cluster, cluster.nodes[0].stop, image, redis)
+
+
+def waits_for_its_node(cluster: Cluster, end: Callable[[], None], image: Image, redis: Redis) -> None:
+    """Have the node that the queue lives on end; the address of the broker leads to another one then."""
+    home, other, _ = cluster.nodes
+    with Proxy(home.port) as proxy, Client(image, url(proxy), redis, MEANWHILE) as client:
+        client.run()
+        proxy.refuse()
+        end()
+        proxy.target = other.port
+        assert sent(client.go_on())
+        proxy.heal()
+        time.sleep(2)  # for it to be connected to the other node, and to have tried
+        assert {outcome for outcome, _ in client.go_on().values()} == {"sent"}
+        assert count(redis, "aside") == 0
+        home.start()
+        assert {outcome for outcome, _ in client.go_on().values()} == {"sent"}
+        assert set(arrive(other, 8, within=30)) == {"first", *names(5), "last", "later"}
+        assert "set aside" not in client.log()
 
 
 HUNG = f"""
@@ -493,6 +509,36 @@ def test_it_is_known_where_the_connection_is_lost_while_it_is_written(
         assert {outcome for outcome, _ in client.go_on().values()} == {"sent"}
         assert arrive(broker, 4) == ["first", "kept-0", "kept-1", "kept-2"]
         assert "so others go first: lab.task[poison]" in client.log()
+
+
+class Blackhole(Proxy):
+    """Goes silent on a connection once `hole` has passed, as a firewall may, or a path that drops what is too large."""
+
+    hole = b""
+
+    async def _pass(self, link: Link, writer: asyncio.StreamWriter, data: bytes, *, up: bool) -> None:
+        if up and self.hole and self.hole in data:
+            link.up = link.down = SWALLOW
+        await super()._pass(link, writer, data, up=up)
+
+
+def test_what_a_connection_goes_silent_with_each_time_holds_up_nobody(
+    image: Image, broker: Broker, redis: Redis
+) -> None:
+    """It is never set aside, for silence is nobody's word."""
+    empty(redis)
+    with Blackhole(broker.port) as proxy, Client(image, url(proxy), redis, POISONED) as client:
+        client.run()
+        proxy.hole = b"poison"
+        assert {outcome for outcome, _ in client.go_on().values()} == {"sent"}
+        assert set(arrive(broker, 4, within=25)) == {"first", "kept-0", "kept-1", "kept-2"}
+        told = client.go_on()
+        assert {outcome for outcome, _ in told.values()} == {"sent"}
+        assert set(told) <= set(arrive(broker, 60, within=60))
+        assert (count(redis, "aside"), count(redis, "queue") + count(redis, "doubt")) == (0, 1)
+        proxy.hole = b""
+        assert "poison" in arrive(broker, 1, within=90)
+        assert client.log().count("so others go first: lab.task[poison]") == 1
 
 
 def test_what_a_flapping_broker_lost_three_times_is_delivered(

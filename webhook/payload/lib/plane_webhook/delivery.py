@@ -8,16 +8,15 @@ import socket
 import time
 from collections import deque
 
-from amqp.exceptions import InternalError, IrrecoverableConnectionError
+from amqp.exceptions import ConnectionForced, InternalError, IrrecoverableConnectionError
 
 from . import name_of, say
 from .link import Unanswered, for_now
-from .spool import LEASE, LIVES, SpoolError
+from .spool import LARGE, LEASE, LIVES, SpoolError
 
 WINDOW = 64  # messages that may be unconfirmed at a time; the first one after a connect goes alone
 POLL = 0.2  # seconds between two looks while another process delivers
 PAUSE = 0.2, 1.0  # seconds before a full queue is tried again: the first time, and at most
-LARGE = 1 << 20  # bytes of the entries that are fetched at a time: of larger ones there are fewer
 HUNG = 60.0  # seconds, at most, in which nothing more is sent to a queue that hangs
 # Times that a connection may be lost with one message before that goes last, or for it before it is set aside.
 STRIKES = 3
@@ -92,7 +91,7 @@ class Delivery:
     def _step(self, link, now):
         self._tell_all()
         if self.leads and now > self.renew:
-            self.leads, self.renew = self.spool.hold(), now + LEASE / 3
+            self._hold()
         if self.batch:
             if any(sent.outcome is None for _, sent in self.batch):
                 return LEASE / 3
@@ -102,8 +101,7 @@ class Delivery:
             self.left, doubtful = self.spool.waiting()
             if not self.left + doubtful:
                 return POLL
-            self.leads, self.renew = self.spool.hold(), now + LEASE / 3
-            if not self.leads:
+            if not self._hold():
                 return POLL
         if now - self.adopted > LIVES / 5:
             self.spool.adopt()
@@ -116,29 +114,35 @@ class Delivery:
         self.left = len(entries)
         lane = link.lane()
         for entry in entries:
+            if time.monotonic() > self.renew and not self._hold():  # to write large ones takes a while
+                break
             route, key = self._route(entry.message), hash(entry.token)
-            suspect = key in self.suspects and self.suspects[key].losses >= STRIKES
-            if route in self.full or now < self.hung.get(route, (0, 0))[0] or suspect and key != self.turn:
+            if route in self.full or now < self.hung.get(route, (0, 0))[0]:
                 self.passed += 1
-                self.last += [key] if suspect else []
+                continue
+            suspect = key in self.suspects and self.suspects[key].losses >= STRIKES
+            if suspect and key != self.turn:
+                self.passed += 1
+                self.last.append(key)
                 continue
             known = link.knows(entry.message)
             if self.batch and (suspect or not known):  # goes alone: it may cost those beside it their channel
                 break
-            if not known and not self._held(link, entry):
+            if not known and not self._hold(link.timeout * len(entry.message.declare)):
                 return POLL
             self.batch.append((entry, self._send(link, entry, lane)))
             if suspect:
                 self.turn = None
             if suspect or len(self.batch) == self.window:
                 break
-        # All for queues that are full: on, to what is for others.
-        self.reach = 1 if self.batch else min(self.reach * 2, WINDOW)
+        # All for queues that are full: on, to what is for others, in larger steps unless these were large.
+        size = sum(len(entry.token) for entry in entries)
+        self.reach = 1 if self.batch or size > LARGE else min(self.reach * 2, WINDOW)
         return 0 if all(sent.outcome is not None for _, sent in self.batch) else LEASE / 3
 
-    def _held(self, link, entry):
-        """Hold the lease for as long as what it wants declared may take: others must not take over meanwhile."""
-        self.leads, self.renew = self.spool.hold(link.timeout * len(entry.message.declare)), 0.0
+    def _hold(self, more=0.0):
+        """Take or renew the right to deliver. `more`: seconds for a declaration; others must not take over meanwhile."""
+        self.leads, self.renew = self.spool.hold(more), time.monotonic() + LEASE / 3
         return self.leads
 
     def _send(self, link, entry, lane):
@@ -151,10 +155,12 @@ class Delivery:
 
     def _blame(self, entry, error, proven):
         """The connection was lost with this one alone on its way."""
-        if isinstance(error, (str, socket.timeout)):  # silence
+        silence = isinstance(
+            error, (str, socket.timeout, ConnectionForced)
+        )  # the last one: no heartbeats, or a shutdown
+        if silence:
             self._rest(entry)
-        else:
-            self._strike(entry, error, proven)
+        self._strike(entry, error, proven and not silence)
 
     def _rest(self, entry):
         """No answer came. A dead connection is enough of a reason once, and not each time."""
@@ -190,10 +196,8 @@ class Delivery:
     def _end_of_pass(self, now):
         if self.passed:
             self.passed, self.full = 0, set()
-            self.turn = min(self.last, key=lambda key: self.suspects[key].again, default=None)
-            if self.turn is not None and now < self.suspects[self.turn].again:
-                self.turn = None
-            self.last = []
+            due = [(self.suspects[key].again, key) for key in self.last if key in self.suspects]
+            self.last, self.turn = [], min(due)[1] if due and min(due)[0] <= now else None
             wait, self.pause = self.pause, min(self.pause * 2, PAUSE[1])
             return max(wait, now - self.began)  # a long queue is gone through at most half of the time
         self.left, self.pause = 0, PAUSE[0]
@@ -222,7 +226,7 @@ class Delivery:
                 self.full.add(self._route(entry.message))
                 self.passed += 1
             elif sent.may_be_declared_anew():
-                if self._held(link, entry):
+                if self._hold(link.timeout * len(entry.message.declare)):
                     link.send_again(sent)
                     self.batch.append((entry, sent))
             else:

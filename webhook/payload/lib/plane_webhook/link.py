@@ -28,8 +28,11 @@ HEARTBEAT = 10  # seconds: by them a connection that an alarm blocks is told fro
 
 
 def for_now(error):
-    """Whether a refusal is one that time heals: a queue that is full, or that is at a node of a cluster that is away."""
-    return isinstance(error, MessageNacked) or isinstance(error, NotFound) and "is down or inaccessible" in str(error)
+    """Whether a refusal is one that time heals: a queue that is full, or that is at a node of a cluster that is away.
+
+    RabbitMQ has many words for the latter (rabbit_amqqueue's `priv_absent`), and one for what isn't there at all.
+    """
+    return isinstance(error, MessageNacked) or isinstance(error, NotFound) and "NOT_FOUND - no " not in str(error)
 
 
 class Unanswered(Exception):

@@ -47,6 +47,7 @@ OURS = dict(
     decode_responses=False,
 )
 FEW = 8  # entries that Redis takes out at a time: nobody else, Plane's cache too, is served meanwhile
+LARGE = 1 << 20  # bytes of the entries that are fetched at a time: of larger ones there are fewer
 DENIED = 1.0  # seconds in which nobody asks a Redis again that did not answer
 
 # KEYS: queue, doubt, aside, bytes. ARGV: entry, most tasks, most bytes, who doubts (empty: goes to the end of the queue)
@@ -58,6 +59,17 @@ if tasks >= tonumber(ARGV[2]) or bytes + #ARGV[1] > tonumber(ARGV[3]) then retur
 if ARGV[4] == '' then redis.call('RPUSH', KEYS[1], ARGV[1]) else redis.call('HSET', KEYS[2], ARGV[4], ARGV[1]) end
 redis.call('INCRBY', KEYS[4], #ARGV[1])
 return {1, tasks + 1, bytes + #ARGV[1]}
+"""
+# KEYS: queue. ARGV: from where, how many, and bytes behind which there are no more
+FIRST = """
+local found, bytes, stop = {}, 0, ARGV[1] + ARGV[2] - 1
+for from = tonumber(ARGV[1]), stop, 8 do
+    for _, entry in ipairs(redis.call('LRANGE', KEYS[1], from, math.min(from + 7, stop))) do
+        if bytes > tonumber(ARGV[3]) then return found end
+        found[#found + 1], bytes = entry, bytes + #entry
+    end
+end
+return found
 """
 # KEYS: queue, bytes. ARGV: entries that were delivered
 DONE = """
@@ -244,9 +256,9 @@ class Spool:
         return self._call(lambda redis: (redis.llen(self.queue), redis.hlen(self.doubt)))
 
     def first(self, start, count):
-        """The entries from `start` on. What this Plane did not sign goes, what can't be read is set aside; both are said."""
+        """Entries from `start` on, at most `count`. Unsigned ones go, those that can't be read are set aside; both are said."""
         while True:
-            tokens = self._call(lambda redis: redis.lrange(self.queue, start, start + count - 1))
+            tokens = self._do(FIRST, (self.queue,), start, count, LARGE)
             entries = [entry for entry in map(self._read, tokens) if entry is not None]
             if entries or not tokens:
                 return entries
