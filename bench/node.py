@@ -55,9 +55,9 @@ def main() -> int:
             _row("the webhook is installed and registered after", f"{time.monotonic() - began:.1f} s")
             _starts(node)
             _certificate(node)
-            _slipped(node, "one", f"one replica killed, {KILLS} times, in turn", lambda: _kill_in_turn(node))
             _slipped(node, "killed", "both replicas killed", lambda: ours.kill(node, *ours.replicas(node)))
             _slipped(node, "scaled", f"the webhook scaled to 0 for {AWAY} s", lambda: _away(node))
+            _slipped(node, "one", f"one replica killed, {KILLS} times, in turn", lambda: _kill_in_turn(node))
     except LabError as error:
         say(str(error))
         return 2
