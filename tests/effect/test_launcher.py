@@ -189,6 +189,7 @@ ANOTHER_APP = {
     "gunicorn goes to another folder": ({}, " --chdir elsewhere", ""),
     "gunicorn goes there by a variable": ({"GUNICORN_CMD_ARGS": "--chdir=elsewhere"}, "", ""),
     "gunicorn looks in another folder": ({}, " --pythonpath elsewhere", ""),
+    "gunicorn looks there by a variable": ({"GUNICORN_CMD_ARGS": "--pythonpath=elsewhere"}, "", ""),
 }
 
 
