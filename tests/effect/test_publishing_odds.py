@@ -426,22 +426,28 @@ wait()
 """
 
 
+def past_the_poisoned(
+    client: Client, proxy: Proxy, broker: Broker, redis: Redis, *, tasks: int, within: float, connections: int
+) -> str:
+    """Something on the way resets the connection for so many tasks, and lets others pass. Returns the client's log."""
+    client.run()
+    before = proxy.accepted
+    proxy.poison = b"poison"
+    assert sent(client.go_on())
+    assert arrive(broker, 4) == ["first", "kept-0", "kept-1", "kept-2"]
+    told = client.go_on()
+    assert {outcome for outcome, _ in told.values()} == {"sent"}
+    wait_for(lambda: count(redis, "aside") == tasks, within, "they are set aside")
+    assert set(told) <= set(arrive(broker, 60))
+    assert proxy.accepted - before <= connections
+    return client.log()
+
+
 def test_what_a_connection_is_lost_with_each_time_holds_up_nobody_and_is_set_aside(
     image: Image, proxy: Proxy, broker: Broker, redis: Redis
 ) -> None:
-    """Something on the way resets the connection for one task, and lets others pass."""
     with Client(image, url(proxy), redis, POISONED) as client:
-        client.run()
-        before = proxy.accepted
-        proxy.poison = b"poison"
-        assert sent(client.go_on())
-        assert arrive(broker, 4) == ["first", "kept-0", "kept-1", "kept-2"]
-        told = client.go_on()
-        assert {outcome for outcome, _ in told.values()} == {"sent"}
-        wait_for(lambda: count(redis, "aside") == 1, 15, "it is set aside")
-        assert set(told) <= set(arrive(broker, 60))
-        assert proxy.accepted - before <= 12
-        log = client.log()
+        log = past_the_poisoned(client, proxy, broker, redis, tasks=1, within=15, connections=12)
     assert log.count("so others go first: lab.task[poison]") == 1
     why = "the connection is lost with it, and with no other"
     assert log.count(f"set aside, for {why}: lab.task[poison]: ConnectionResetError") == 1
@@ -453,17 +459,7 @@ def test_two_with_which_a_connection_is_lost_each_time_hold_up_nobody(
     """A person who clicks again, say: neither makes the other one's losses forgotten."""
     text = POISONED.replace('send("poison")', 'send("poison-0")\nsend("poison-1")')
     with Client(image, url(proxy), redis, text) as client:
-        client.run()
-        before = proxy.accepted
-        proxy.poison = b"poison"
-        assert sent(client.go_on())
-        assert arrive(broker, 4) == ["first", "kept-0", "kept-1", "kept-2"]
-        told = client.go_on()
-        assert {outcome for outcome, _ in told.values()} == {"sent"}
-        wait_for(lambda: count(redis, "aside") == 2, 30, "both are set aside")
-        assert set(told) <= set(arrive(broker, 60))
-        assert proxy.accepted - before <= 20
-        log = client.log()
+        log = past_the_poisoned(client, proxy, broker, redis, tasks=2, within=30, connections=20)
     for name in ("poison-0", "poison-1"):
         assert log.count(f"so others go first: lab.task[{name}]") == 1
         assert log.count(f"with no other: lab.task[{name}]: ") == 1

@@ -155,9 +155,8 @@ class Delivery:
 
     def _blame(self, entry, error, proven):
         """The connection was lost with this one alone on its way."""
-        silence = isinstance(
-            error, (str, socket.timeout, ConnectionForced)
-        )  # the last one: no heartbeats, or a shutdown
+        # ConnectionForced: no heartbeats came, or the broker shuts down.
+        silence = isinstance(error, (str, socket.timeout, ConnectionForced))
         if silence:
             self._rest(entry)
         self._strike(entry, error, proven and not silence)

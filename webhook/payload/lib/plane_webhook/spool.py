@@ -60,7 +60,7 @@ if ARGV[4] == '' then redis.call('RPUSH', KEYS[1], ARGV[1]) else redis.call('HSE
 redis.call('INCRBY', KEYS[4], #ARGV[1])
 return {1, tasks + 1, bytes + #ARGV[1]}
 """
-# KEYS: queue. ARGV: from where, how many, and bytes behind which there are no more
+# KEYS: queue. ARGV: from where, how many, and bytes behind which there are no more. It takes FEW at a time, too
 FIRST = """
 local found, bytes, stop = {}, 0, ARGV[1] + ARGV[2] - 1
 for from = tonumber(ARGV[1]), stop, 8 do
