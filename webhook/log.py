@@ -19,9 +19,27 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 _stdout = 1
 
 
+class Entry(msgspec.Struct, gc=False):
+    """How a line begins that is written often: with fields that are known, it takes half of the time of others."""
+
+    time: datetime
+    level: str
+    message: str
+
+
 def line(level: str, message: str, /, **fields: Any) -> None:
     """Write one line. Values are JSON-like; strings beyond LONGEST_VALUE must have been cut."""
-    content = _encode({"time": datetime.now(UTC), "level": level, "message": message, **fields}) + b"\n"
+    write({"time": now(), "level": level, "message": message, **fields})
+
+
+def now() -> datetime:
+    """The time as all lines have it."""
+    return datetime.now(UTC)
+
+
+def write(entry: Entry | dict[str, Any]) -> None:
+    """Write what stands in a line, as `line` does."""
+    content = _encode(entry) + b"\n"
     with contextlib.suppress(OSError):  # nobody reads any more, or the disk behind it is full
         os.write(_stdout, content)
 

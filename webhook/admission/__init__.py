@@ -20,9 +20,6 @@ from webhook.settings import Profile, Settings
 
 __all__ = ["INJECT", "Answer", "Decision", "MalformedReview", "Reason", "Risk", "answer", "decide"]
 
-# More than twice what could be injected is not even read: as objects, a crafted pod of 40 MB would take ten times that.
-_UNREAD = 4 * 1024 * 1024
-
 # There is nothing that whoever creates the pod could do about these.
 _QUIET = {Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.OPTED_OUT}
 _QUIET |= {Reason.NOT_ASKED, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER}
@@ -73,18 +70,13 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 def answer(body: bytes, settings: Settings) -> Answer:
     """Answer an AdmissionReview; `allowed` is always true. Raises MalformedReview for what is none."""
-    request = review.parse(body)
-    profile = settings.profile(request.namespace or "")
-    size = len(request.object)
-    pod = review.parse_pod(request.object) if request.creates_pod and size <= _UNREAD else None
+    request, pod, size = review.parse(body)
     if not request.creates_pod:
-        decision = Decision(Reason.NOT_A_POD_CREATION)
-    elif size > _UNREAD:
-        decision = Decision(Reason.POD_TOO_LARGE)
-    elif pod is None:
-        decision = Decision(Reason.POD_UNREADABLE)
+        decision, pod = Decision(Reason.NOT_A_POD_CREATION), None
+    elif pod is not None:
+        decision = decide(pod, settings.profile(request.namespace or ""), size=size)
     else:
-        decision = decide(pod, profile, size=size)
+        decision = Decision(Reason.POD_UNREADABLE if size <= review.UNREAD else Reason.POD_TOO_LARGE)
     end = injection.encoded(decision.injection) if decision.injection else review.END
     metadata = pod.metadata if pod else None
     warnings = decision.warnings

@@ -7,9 +7,15 @@ costs little and nothing unknown can be dropped. Every field of a pod may be abs
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
+
+# More than twice what could be injected is not even read: as objects, a crafted pod of 40 MB would take ten times that.
+UNREAD = 4 * 1024 * 1024
+
+# Up to this, review and pod are read in one go. A longer one may be all sorts of things, and is looked at first.
+_AT_ONCE = 64 * 1024
 
 
 class MalformedReview(ValueError):  # noqa: N818 - reads as what it is where it is caught
@@ -102,7 +108,7 @@ class _Resource(_Fields):
 
 
 class Request(_Fields, rename="camel"):
-    """What the API server asks; the object stays JSON until it is known to be a pod."""
+    """What the API server asks, without the object that it asks about."""
 
     uid: str
     resource: _Resource | None = None
@@ -111,7 +117,6 @@ class Request(_Fields, rename="camel"):
     namespace: str | None = None
     operation: str | None = None
     dry_run: bool | None = None
-    object: msgspec.Raw = msgspec.Raw(b"null")
 
     @property
     def creates_pod(self) -> bool:
@@ -122,23 +127,52 @@ class Request(_Fields, rename="camel"):
         )
 
 
-class _Review(_Fields, rename="camel"):
+_R = TypeVar("_R", bound=Request)
+
+
+class _PodRequest(Request):
+    object: Pod | None = None
+
+
+class _AnyRequest(Request):
+    object: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Review(_Fields, Generic[_R], rename="camel"):
     api_version: str
     kind: str
-    request: Request
+    request: _R
 
 
-_review = msgspec.json.Decoder(_Review)
+_about_pod = msgspec.json.Decoder(_Review[_PodRequest])
+_about_any = msgspec.json.Decoder(_Review[_AnyRequest])
 _pod = msgspec.json.Decoder(Pod)
 _encode = msgspec.json.Encoder().encode
 
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-def parse(body: bytes) -> Request:
-    """Return the request in an AdmissionReview. Raises MalformedReview."""
+
+def parse(body: bytes) -> tuple[Request, Pod | None, int]:
+    """Return the request in an AdmissionReview, its pod, and the pod's bytes as JSON, at the most.
+
+    None for what is no pod, or longer than UNREAD. Raises MalformedReview.
+    """
+    if len(body) <= _AT_ONCE:
+        try:
+            request = _checked(_about_pod.decode(body))
+        except _UNREADABLE:  # as it may be about something else
+            pass
+        else:
+            return request, request.object, len(body)
     try:
-        review = _review.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        unread = _checked(_about_any.decode(body))
+    except _UNREADABLE as error:
         raise MalformedReview(f"not an AdmissionReview: {error}") from error
+    size = len(unread.object)
+    return unread, parse_pod(unread.object) if unread.creates_pod and size <= UNREAD else None, size
+
+
+def _checked(review: _Review[_R]) -> _R:
     if (review.api_version, review.kind) != ("admission.k8s.io/v1", "AdmissionReview"):
         raise MalformedReview(
             f"expected an AdmissionReview of admission.k8s.io/v1, found {review.kind!r} of {review.api_version!r}"
@@ -152,7 +186,7 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod | None:
     """Return the pod, or None where the JSON has another shape."""
     try:
         return _pod.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         return None
 
 

@@ -1,8 +1,10 @@
 """A request for /mutate and its answer on a connection: without ASGI, for there is nothing to wait for but bytes.
 
-The answer is made and written in the call that brings the review's last byte. With a scope, a task and messages, as
-uvicorn has them for everything else, each review would take the processor a quarter more time.
+Reviews that came at the same time are answered together, when the event loop has read all of them. With a scope, a task
+and messages, as uvicorn has them for everything else, each would take the processor a quarter more time.
 """
+
+from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
@@ -12,10 +14,14 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from webhook.admission import Answer
 from webhook.server.limits import Limits
 from webhook.server.mutate import PATH, Mutate
 from webhook.server.protocol import BoundedProtocol
 from webhook.server.refusal import Refused
+
+# Bytes of a review that isn't kept waiting, and for which none is: it is parsed for longer than others are answered.
+_LARGE = 64 << 10
 
 
 class Exchange:
@@ -29,9 +35,12 @@ class Exchange:
         self.keep_alive = keep_alive
         self.more_body = True
         self.response_started = self.response_complete = self.disconnected = False
-        self.began = perf_counter()
+        self.waits = False  # in a batch
+        self.answer: Answer | None = None
         self.refused: Refused | None = None
         self.size = 0
+        self._began = perf_counter()
+        self._seconds = 0.0
         self._pieces: list[bytes] = []
         mutate.begin()
 
@@ -39,11 +48,6 @@ class Exchange:
     def ready(self) -> bool:
         """Whether it can be answered."""
         return not self.more_body or self.refused is not None
-
-    @property
-    def body(self) -> bytes:
-        """All of it. Nearly all come in one piece, which is not copied."""
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
     def feed(self, piece: bytes) -> None:
         """Take a piece of the body, unless it is refused."""
@@ -56,17 +60,81 @@ class Exchange:
         except Refused as refused:
             self.refused = refused
 
+    def decide(self) -> None:
+        """Find the answer, unless it is refused."""
+        if self.refused:
+            return
+        # Nearly all come in one piece, which is not copied.
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        try:
+            self.answer = self._mutate.answer(body)
+        except Refused as refused:
+            self.refused = refused
+
+    @property
+    def response(self) -> tuple[int, Sequence[bytes], Sequence[bytes]]:
+        """Status, parts of the body, and lines of headers."""
+        if self.answer:
+            return 200, self.answer.parts, ()
+        assert self.refused  # noqa: S101 - one of the two was decided
+        # What is left of the body is of no use to anyone: hang up.
+        self.keep_alive = False
+        return self.refused.status, (b"" if self.method == b"HEAD" else self.refused.body,), self.refused.headers
+
     def end(self) -> None:
         """Give back what it held, when it is answered or its client has gone."""
         self._mutate.end(self.size)
         self._pieces.clear()
         self.response_complete = True
+        self._seconds = perf_counter() - self._began
+
+    def report(self) -> None:
+        """Have it counted and logged, after its end."""
+        if self.answer:
+            self._mutate.report(self.answer, self.size, self._seconds)
+        elif self.refused:
+            self._mutate.report_refusal(self.refused)
+
+
+class Batch:
+    """Reviews that came while the event loop went round once, on whichever connections, answered in one go.
+
+    Each step is made for all of them before the next one: what it needs stays in the processor's caches, which sending
+    an answer of 50 kB empties. So 16 at a time take a third less of its time.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[ReviewProtocol, Exchange]] = []
+
+    def add(self, protocol: ReviewProtocol, exchange: Exchange) -> None:
+        """Have a request answered before the loop waits again."""
+        if not self._waiting:
+            protocol.loop.call_soon(self._answer)
+        self._waiting.append((protocol, exchange))
+
+    def _answer(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        here = []
+        for protocol, exchange in waiting:
+            if exchange.response_complete:  # its client has gone
+                continue
+            if protocol.transport.is_closing():  # what came after it made no sense
+                exchange.end()
+            else:
+                here.append((protocol, exchange))
+        for _, exchange in here:
+            exchange.decide()
+        for protocol, exchange in here:
+            protocol.respond(exchange)
+        for _, exchange in here:
+            exchange.report()
 
 
 class ReviewProtocol(BoundedProtocol):
     """A connection on which reviews are answered here, and all else by the ASGI application."""
 
     mutate: ClassVar[Mutate]
+    batch: ClassVar[Batch]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -131,32 +199,30 @@ class ReviewProtocol(BoundedProtocol):
             super()._start_asgi_task(cycle, app)
 
     def _advance(self) -> None:
-        """Answer the request whose turn it is, if all of it is there and the client takes what is written."""
+        """Have the request answered whose turn it is, if all of it is there and the client takes what is written."""
         exchange = self._turn
-        if exchange is None or not exchange.ready or self.flow.write_paused or self.transport.is_closing():
+        if exchange is None or not exchange.ready or exchange.waits:
             return
-        self._turn = None
-        try:
-            if exchange.refused:
-                raise exchange.refused
-            answer = self.mutate.answer(exchange.body)
-        except Refused as refused:
-            self.mutate.report_refusal(refused)
-            # What is left of the body is of no use to anyone: hang up.
-            exchange.keep_alive = False
-            body = b"" if exchange.method == b"HEAD" else refused.body
-            self._respond(exchange, refused.status, (body,), *refused.headers)
+        if self.flow.write_paused or self.transport.is_closing():
+            return
+        if exchange.refused or exchange.size > _LARGE:
+            exchange.decide()
+            self.respond(exchange)
+            exchange.report()
         else:
-            self._respond(exchange, 200, answer.parts)
-            self.mutate.report(answer, exchange.size, perf_counter() - exchange.began)
+            exchange.waits = True
+            self.batch.add(self, exchange)
 
-    def _respond(self, exchange: Exchange, status: int, parts: Sequence[bytes], *headers: bytes) -> None:
+    def respond(self, exchange: Exchange) -> None:
+        """Write what was decided."""
+        self._turn = None
+        status, parts, headers = exchange.response
         always = self.server_state.default_headers
         close = not exchange.keep_alive or CLOSE_HEADER in always
         head = b"".join(
             (
                 STATUS_LINE[status],
-                *(b"%s: %s\r\n" % each for each in always if each != CLOSE_HEADER),
+                *[b"%s: %s\r\n" % each for each in always if each != CLOSE_HEADER],
                 b"content-type: application/json\r\ncontent-length: %d\r\n" % sum(map(len, parts)),
                 *headers,
                 b"connection: close\r\n\r\n" if close else b"\r\n",
@@ -172,4 +238,4 @@ class ReviewProtocol(BoundedProtocol):
 
 def answering(mutate: Mutate, limits: Limits) -> type[ReviewProtocol]:
     """Return the protocol with this endpoint and these limits: uvicorn makes its connections from a class."""
-    return type("Protocol", (ReviewProtocol,), {"mutate": mutate, "limits": limits})
+    return type("Protocol", (ReviewProtocol,), {"mutate": mutate, "batch": Batch(), "limits": limits})

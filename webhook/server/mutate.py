@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable
 
 from webhook import log
-from webhook.admission import Answer, MalformedReview, Reason, review
+from webhook.admission import Answer, MalformedReview, Reason, Risk, review
 from webhook.server.limits import Limits
 from webhook.server.metrics import Metrics
 from webhook.server.refusal import Refused
@@ -16,6 +16,20 @@ from webhook.server.refusal import Refused
 PATH = b"/mutate"
 
 Decide = Callable[[bytes], Answer]
+
+
+class _Reviewed(log.Entry):
+    """What the log says of an answer."""
+
+    reason: Reason
+    uid: str
+    namespace: str
+    name: str
+    workload: str
+    container: str
+    dry_run: bool
+    risks: tuple[Risk, ...]
+    milliseconds: float
 
 
 class Mutate:
@@ -73,25 +87,29 @@ class Mutate:
             frames = "".join(traceback.format_tb(bug.__traceback__))
             log.line("error", Reason.INTERNAL_ERROR.sentence, exception=type(bug).__name__, traceback=frames)
         try:
-            return _let_through(review.parse(body))
+            return _let_through(review.parse(body)[0])
         except Exception as error:  # the bug may be in the parser
             raise Refused(400, "the review can't be read far enough to find its uid") from error
 
     def report(self, answer: Answer, received: int, seconds: float) -> None:
         """Count and log an answer that was sent, to a request with `received` bytes."""
         self._metrics.reviews.add(answer, received, seconds)
-        log.line(
-            "info",
-            answer.reason.sentence,
-            reason=answer.reason,
-            uid=answer.uid[: log.LONGEST_VALUE],
-            namespace=answer.namespace[: log.LONGEST_VALUE],
-            name=answer.name[: log.LONGEST_VALUE],
-            workload=answer.workload,
-            container=answer.container[: log.LONGEST_VALUE],
-            dry_run=answer.dry_run,
-            risks=answer.risks,
-            milliseconds=round(seconds * 1000, 3),
+        most = log.LONGEST_VALUE
+        log.write(
+            _Reviewed(
+                log.now(),
+                "info",
+                answer.reason.sentence,
+                reason=answer.reason,
+                uid=answer.uid[:most],
+                namespace=answer.namespace[:most],
+                name=answer.name[:most],
+                workload=answer.workload,
+                container=answer.container[:most],
+                dry_run=answer.dry_run,
+                risks=answer.risks,
+                milliseconds=int(seconds * 1e6) / 1000,
+            )
         )
 
     def report_refusal(self, refused: Refused) -> None:

@@ -24,12 +24,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unfinished = False
         self._overhead = 0
         self._deadline: asyncio.TimerHandle | None = None
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self._idle_since: float | None = self.loop.time()
+        self._look_again_in(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers."""
         self._disarm()
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -63,6 +66,38 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unfinished = False
         self._overhead = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or wait for one.
+
+        In place of uvicorn's, which makes a timer for each answer, and reads on while requests are waiting.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        following = self.pipeline.pop() if self.pipeline else None
+        if not self.pipeline:
+            self.flow.resume_reading()
+        if following:
+            self._start_asgi_task(*following)
+        else:
+            self._idle_since = self.loop.time()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Hang up if it is time, else come again when it may be: one timer serves a connection for all its requests."""
+        now = self.loop.time()
+        left = self.timeout_keep_alive if self._idle_since is None else self._idle_since + self.timeout_keep_alive - now
+        if left > 0:
+            self._look_again_in(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _look_again_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Called by uvicorn when bytes have come."""
+        self._idle_since = None
 
     def _disarm(self) -> None:
         if self._deadline is not None:
