@@ -14,8 +14,8 @@ import msgspec
 # More than twice what could be injected is not even read: as objects, a crafted pod of 40 MB would take ten times that.
 UNREAD = 4 * 1024 * 1024
 
-# Up to this, review and pod are read in one go. A longer one may be all sorts of things, and is looked at first.
-_AT_ONCE = 64 * 1024
+# Up to this, review and pod are read in one go. Of a longer one the pod's own length may decide, and is found first.
+_AT_ONCE = 1024 * 1024
 
 
 class MalformedReview(ValueError):  # noqa: N818 - reads as what it is where it is caught

@@ -163,9 +163,10 @@ class ReviewProtocol(BoundedProtocol):
             exchange.refused = refused
         if before is None or before.response_complete:
             self._turn = exchange
-            if self.expect_100_continue and not exchange.refused:
+            if exchange.refused:
+                self._advance()
+            elif self.expect_100_continue:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._advance()
         else:  # sent without waiting for the answer to the one before
             self.flow.pause_reading()
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
@@ -178,7 +179,8 @@ class ReviewProtocol(BoundedProtocol):
         self.count_body(body)
         if not self.cycle.response_complete:
             self.cycle.feed(body)
-            self._advance()
+            if self.cycle.refused:
+                self._advance()
 
     def on_message_complete(self) -> None:
         """Take the end of a request."""
