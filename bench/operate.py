@@ -23,7 +23,7 @@ from lab.controlplane import ControlPlane
 from lab.injected import inject
 from lab.operating import APPLY, OWN, Operate, metrics
 from lab.pods import INJECT, api_pod, create
-from lab.process import exit_on_sigterm, wait_for
+from lab.process import cpu_seconds, exit_on_sigterm, wait_for
 from webhook.cluster.api import Api
 from webhook.cluster.census import Census, namespaces
 from webhook.settings import Settings
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PLANE, OTHERS, MANY = "plane", "others", "many"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> int:
@@ -94,9 +93,9 @@ def row(plane: ControlPlane, name: str, seconds: float) -> str:
     with Operate(plane, impatient=False) as operate:
         wait_for(lambda: "plane_webhook_operate_pods{" in metrics(operate) or name == "at rest", 120, "its first look")
         time.sleep(10)
-        pid, before, began = operate.process.pid, cpu(operate.process.pid), time.monotonic()
+        pid, before, began = operate.process.pid, cpu_seconds(operate.process.pid), time.monotonic()
         peak = max(watched(pid, began + seconds))
-        share = (cpu(pid) - before) / (time.monotonic() - began)
+        share = (cpu_seconds(pid) - before) / (time.monotonic() - began)
         late = "" if name == "at rest" else f"{max(said_after(plane) for _ in range(3)):.0f} s"
         first, later = looks(plane)
         return f"| {name} | {peak >> 20} MiB | {share:.2%} | {first:.2f} s | {later:.2f} s | {late} |"
@@ -107,12 +106,6 @@ def watched(pid: int, until: float) -> Iterator[int]:
     while time.monotonic() < until:
         yield int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         time.sleep(0.5)
-
-
-def cpu(pid: int) -> float:
-    """Seconds of CPU so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def looks(plane: ControlPlane) -> tuple[float, float]:

@@ -24,11 +24,11 @@ import httpx
 
 from bench.creation import INJECT, body
 from bench.peers import pod
-from bench.peers.contenders import WHAT, programs, seconds_of_cpu
+from bench.peers.contenders import WHAT, programs
 from lab.cache import LabError, say
 from lab.controlplane import ControlPlane
 from lab.packages import ensure_packages, program
-from lab.process import Process, exit_on_sigterm, free_port, wait_for
+from lab.process import Process, cpu_seconds, exit_on_sigterm, free_port, wait_for
 from lab.webhook import COMMAND, command
 
 if TYPE_CHECKING:
@@ -75,12 +75,12 @@ def storm(plane: ControlPlane, name: str, pods: int, *, create: bool) -> int:
         api = _own_client(stack, plane)
         wait_for(lambda: post(plane.api, create=False)[1], 60, f"the API server calls {name}", need=replicas)
 
-        before, used = plane.failed_calls(WEBHOOK), sum(map(seconds_of_cpu, replicas))
+        before, used = plane.failed_calls(WEBHOOK), sum(cpu_seconds(each.pid) for each in replicas)
         begun = time.perf_counter()
         with ThreadPoolExecutor(CALLERS) as callers:
             found = list(callers.map(lambda _: post(api(), create=create), range(pods)))
         took = time.perf_counter() - begun
-        calls, cpu = plane.failed_calls(WEBHOOK) - before, sum(map(seconds_of_cpu, replicas)) - used
+        calls, cpu = plane.failed_calls(WEBHOOK) - before, sum(cpu_seconds(each.pid) for each in replicas) - used
     times = sorted(seconds * 1000 for seconds, _ in found)
     missed = sum(not injected for _, injected in found)
     p99 = times[int(len(times) * 0.99)]

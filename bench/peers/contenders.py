@@ -19,7 +19,7 @@ import httpx
 from bench.peers import pod
 from lab.cache import LabError, folder, made
 from lab.controlplane.programs import go
-from lab.process import Process, Startable, free_port, wait_for
+from lab.process import Process, Startable, cpu_seconds, free_port, wait_for
 from lab.webhook import COMMAND, command
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ WHAT = {
     "typed": "Go, controller-runtime",
     "tutorial": "FastAPI, make_patch",
 }
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 def programs(module: str, takes: str) -> Path:
@@ -61,12 +60,6 @@ def machine() -> dict[str, Any]:
         "go": "".join(go),
         **{name: version(name) for name in names},
     }
-
-
-def seconds_of_cpu(process: Process) -> float:
-    """The processor's time that it has used so far, all threads."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 class Contenders(Startable):
@@ -121,7 +114,7 @@ class Contenders(Startable):
 
     def load(self, name: str, connections: int, seconds: float) -> dict[str, Any]:
         """Ask one of them for so long. Microseconds: p50, p99, worst, the server's processor time a review as `cpu`."""
-        before = seconds_of_cpu(self._processes[name])
+        before = cpu_seconds(self.pid(name))
         words = ["taskset", "-c", str(self.client_core), self._load, self.urls[name], self.body]
         done = subprocess.run(
             [*words, str(connections), str(seconds)], capture_output=True, text=True, check=False, timeout=seconds + 60
@@ -130,7 +123,7 @@ class Contenders(Startable):
             raise LabError(f"the client of {name} failed: {done.stderr.strip()}")
         found: dict[str, Any] = json.loads(done.stdout)
         # Each connection is opened by one review that isn't counted.
-        found["cpu"] = (seconds_of_cpu(self._processes[name]) - before) * 1e6 / (found["reviews"] + connections)
+        found["cpu"] = (cpu_seconds(self.pid(name)) - before) * 1e6 / (found["reviews"] + connections)
         found["rate"] = found["reviews"] / found["seconds"]
         return found
 

@@ -161,6 +161,11 @@ class ControlPlane(Startable):
         families = text_string_to_metric_families("\n".join(lines))
         return [sample for family in families for sample in family.samples]
 
+    @property
+    def apiserver(self) -> Process:
+        """Its process."""
+        return self._components["kube-apiserver"][0]
+
     def counter(self, name: str, /, **labels: str) -> float:
         """Return the sum over the series of exactly this name with these labels; 0 if there is none yet."""
         series = (sample for sample in self.metrics(name) if sample.name == name)
