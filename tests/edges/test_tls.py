@@ -58,6 +58,17 @@ def test_tls_1_3_is_preferred_and_1_2_is_the_floor(webhook: Webhook) -> None:
         version(ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
 
 
+@pytest.mark.parametrize("first", ["AES128", "AES256"])
+def test_the_client_chooses_the_cipher(webhook: Webhook, first: str) -> None:
+    trust = webhook.trust()
+    trust.maximum_version = ssl.TLSVersion.TLSv1_2  # Python can't order those of 1.3; OpenSSL treats both alike
+    trust.set_ciphers(f"ECDHE+{first}:ECDHE+AESGCM")
+    with socket.create_connection(("127.0.0.1", webhook.port), timeout=10) as plain:
+        chosen = trust.wrap_socket(plain, server_hostname="127.0.0.1").cipher()
+    assert chosen
+    assert first in chosen[0]
+
+
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "unknown.example", None])
 def test_the_certificate_comes_whatever_name_the_client_asks_for(webhook: Webhook, name: str | None) -> None:
     trust = webhook.trust()
