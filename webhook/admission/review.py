@@ -15,7 +15,7 @@ import msgspec
 UNREAD = 4 * 1024 * 1024
 
 # Up to this, review and pod are read in one go. Of a longer one the pod's own length may decide, and is found first.
-_AT_ONCE = 1024 * 1024
+_AT_ONCE = 1280 * 1024
 
 
 class MalformedReview(ValueError):  # noqa: N818 - reads as what it is where it is caught
