@@ -28,19 +28,18 @@ class Exchange:
     """One request, where uvicorn has a `RequestResponseCycle`: what uvicorn looks at of one has the same name here."""
 
     message_event: ClassVar = asyncio.Event()  # by which uvicorn wakes an application; none waits for this one
+    more_body = True
+    response_started = response_complete = disconnected = False
+    waits = False  # in a batch
+    answer: Answer | None = None
+    refused: Refused | None = None
+    size = 0
 
     def __init__(self, mutate: Mutate, *, method: bytes, keep_alive: bool) -> None:
         self._mutate = mutate
         self.method = method
         self.keep_alive = keep_alive
-        self.more_body = True
-        self.response_started = self.response_complete = self.disconnected = False
-        self.waits = False  # in a batch
-        self.answer: Answer | None = None
-        self.refused: Refused | None = None
-        self.size = 0
         self._began = perf_counter()
-        self._seconds = 0.0
         self._pieces: list[bytes] = []
         mutate.begin()
 
@@ -148,9 +147,18 @@ class ReviewProtocol(BoundedProtocol):
         self._turn = None
         super().connection_lost(exc)
 
+    def on_message_begin(self) -> None:
+        """Take the first byte of a request. What ASGI needs is made when it is known to be for ASGI."""
+        self._unfinished = True
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+
     def on_headers_complete(self) -> None:
         """Take the head of a request."""
         if self.url.partition(b"?")[0] != PATH:
+            url, headers, expecting = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = url, expecting
+            self.headers += headers
             super().on_headers_complete()
             return
         before = self.cycle
@@ -207,7 +215,7 @@ class ReviewProtocol(BoundedProtocol):
             return
         if self.flow.write_paused or self.transport.is_closing():
             return
-        if exchange.refused or exchange.size > _LARGE:
+        if exchange.refused or exchange.size > _LARGE or len(self.connections) == 1:  # or nothing else can come
             exchange.decide()
             self.respond(exchange)
             exchange.report()
