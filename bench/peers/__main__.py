@@ -86,18 +86,21 @@ def table(result: dict[str, Any]) -> Iterator[str]:
     one, many = CONNECTIONS
     yield f"A review of {result['review_bytes']} bytes, an answer of {result['answer_bytes']} by us"
     yield ""
-    yield f"| | p50 at {one}, us | p99 at {one}, us | CPU a review, us | reviews/s at {many} | RSS, MiB |"
-    yield "|-|-|-|-|-|-|"
+    yield (
+        f"| | p50 at {one}, us | p99 at {one}, us | CPU at {one}, us | CPU at {many}, us | reviews/s at {many} |"
+        " RSS, MiB |"
+    )
+    yield "|-|-|-|-|-|-|-|"
     for name in result["memory_mib"]:
         shown = [
             spread(cells(result, name, connections, what))
-            for connections, what in ((one, "p50"), (one, "p99"), (one, "cpu"), (many, "rate"))
+            for connections, what in ((one, "p50"), (one, "p99"), (one, "cpu"), (many, "cpu"), (many, "rate"))
         ]
         yield f"| {WHAT[name]} | {' | '.join(shown)} | {result['memory_mib'][name]:.0f} |"
     yield ""
     ratios = {
-        what: median(result, "ours", connections, what) / median(result, "floor", connections, what)
-        for connections, what in ((one, "p50"), (one, "cpu"), (many, "rate"))
+        f"{what} at {number}": median(result, "ours", number, what) / median(result, "floor", number, what)
+        for number, what in ((one, "p50"), (one, "cpu"), (many, "cpu"), (many, "rate"))
     }
     yield "plane-webhook against the floor: " + ", ".join(f"{what} {ratio:.2f} x" for what, ratio in ratios.items())
     if failed := sum(each["failed"] for each in result["records"]):
