@@ -76,8 +76,6 @@ class Exchange:
         if self.answer:
             return 200, self.answer.parts, ()
         assert self.refused  # noqa: S101 - one of the two was decided
-        # What is left of the body is of no use to anyone: hang up.
-        self.keep_alive = False
         return self.refused.status, (b"" if self.method == b"HEAD" else self.refused.body,), self.refused.headers
 
     def end(self) -> None:
@@ -96,7 +94,7 @@ class Exchange:
 
 
 class Batch:
-    """Reviews that came while the event loop went round once, on whichever connections, answered in one go.
+    """Reviews that came while the event loop went round once, on several connections, answered in one go.
 
     Each step is made for all of them before the next one: what it needs stays in the processor's caches, which sending
     an answer of 50 kB empties. So 16 at a time take a third less of its time.
@@ -228,7 +226,8 @@ class ReviewProtocol(BoundedProtocol):
         self._turn = None
         status, parts, headers = exchange.response
         always = self.server_state.default_headers
-        close = not exchange.keep_alive or CLOSE_HEADER in always
+        # What is left of a refused body is of no use to anyone: hang up.
+        close = exchange.refused is not None or not exchange.keep_alive or CLOSE_HEADER in always
         head = b"".join(
             (
                 STATUS_LINE[status],
