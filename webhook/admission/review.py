@@ -164,12 +164,17 @@ def parse(body: bytes) -> tuple[Request, Pod | None, int]:
             pass
         else:
             return request, request.object, len(body)
-    try:
-        unread = _checked(_about_any.decode(body))
-    except _UNREADABLE as error:
-        raise MalformedReview(f"not an AdmissionReview: {error}") from error
+    unread = envelope(body)
     size = len(unread.object)
     return unread, parse_pod(unread.object) if unread.creates_pod and size <= UNREAD else None, size
+
+
+def envelope(body: bytes) -> _AnyRequest:
+    """Return the request in an AdmissionReview with its object unread. Raises MalformedReview."""
+    try:
+        return _checked(_about_any.decode(body))
+    except _UNREADABLE as error:
+        raise MalformedReview(f"not an AdmissionReview: {error}") from error
 
 
 def _checked(review: _Review[_R]) -> _R:

@@ -57,7 +57,14 @@ class Exchange:
         try:
             self._mutate.take(len(piece), self.size)
         except Refused as refused:
-            self.refused = refused
+            self.refuse(refused)
+
+    def refuse(self, why: Refused) -> None:
+        """Keep why there is no answer, without its traceback: its frames hold this request, and the whole connection.
+
+        Such a ring is freed by the cyclic collector alone, which comes seldom, and each connection has 300 kB.
+        """
+        self.refused = Refused(why.status, why.sentence)
 
     def decide(self) -> None:
         """Find the answer, unless it is refused."""
@@ -68,7 +75,7 @@ class Exchange:
         try:
             self.answer = self._mutate.answer(body)
         except Refused as refused:
-            self.refused = refused
+            self.refuse(refused)
 
     @property
     def response(self) -> tuple[int, Sequence[bytes], Sequence[bytes]]:
@@ -113,9 +120,9 @@ class Batch:
         waiting, self._waiting = self._waiting, []
         here = []
         for protocol, exchange in waiting:
-            if exchange.response_complete:  # its client has gone
+            if exchange.response_complete:  # it couldn't wait, or its client has gone
                 continue
-            if protocol.transport.is_closing():  # what came after it made no sense
+            if protocol.transport.is_closing():
                 exchange.end()
             else:
                 here.append((protocol, exchange))
@@ -166,7 +173,7 @@ class ReviewProtocol(BoundedProtocol):
         try:
             self.mutate.check_head(method, self.headers)
         except Refused as refused:
-            exchange.refused = refused
+            exchange.refuse(refused)
         if before is None or before.response_complete:
             self._turn = exchange
             if exchange.refused:
@@ -193,6 +200,22 @@ class ReviewProtocol(BoundedProtocol):
         super().on_message_complete()
         self._advance()
 
+    def eof_received(self) -> None:
+        """Answer a client that has closed its half of the connection: it may still read."""
+        self._hurry()
+        super().eof_received()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what came before it made no sense."""
+        self._hurry()
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
+
+    def _refuse(self, status: int, sentence: str) -> None:
+        self._hurry()
+        if not self.transport.is_closing():
+            super()._refuse(status, sentence)
+
     def resume_writing(self) -> None:
         """Go on when the client has taken enough of what was written."""
         super().resume_writing()
@@ -214,12 +237,22 @@ class ReviewProtocol(BoundedProtocol):
         if self.flow.write_paused or self.transport.is_closing():
             return
         if exchange.refused or exchange.size > _LARGE or len(self.connections) == 1:  # or nothing else can come
-            exchange.decide()
-            self.respond(exchange)
-            exchange.report()
+            self._answer(exchange)
         else:
             exchange.waits = True
             self.batch.add(self, exchange)
+
+    def _hurry(self) -> None:
+        """Answer now what could wait: the connection is about to end."""
+        while (exchange := self._turn) and exchange.ready:
+            if self.flow.write_paused or self.transport.is_closing():
+                return
+            self._answer(exchange)
+
+    def _answer(self, exchange: Exchange) -> None:
+        exchange.decide()
+        self.respond(exchange)
+        exchange.report()
 
     def respond(self, exchange: Exchange) -> None:
         """Write what was decided."""

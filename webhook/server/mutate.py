@@ -87,7 +87,7 @@ class Mutate:
             frames = "".join(traceback.format_tb(bug.__traceback__))
             log.line("error", Reason.INTERNAL_ERROR.sentence, exception=type(bug).__name__, traceback=frames)
         try:
-            return _let_through(review.parse(body)[0])
+            return _let_through(review.envelope(body))
         except Exception as error:  # the bug may be in the parser
             raise Refused(400, "the review can't be read far enough to find its uid") from error
 
