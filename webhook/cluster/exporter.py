@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections import Counter as Counts
@@ -18,6 +19,19 @@ from webhook.cluster.pods import State, states
 
 # Seconds without a pass after which a kubelet may start it anew: a pass has timeouts, and waits a minute at most.
 STUCK = 180.0
+
+
+class PortError(Exception):
+    """It can't be listened there; the text says where, why, and what to do."""
+
+
+class _Server(ThreadingHTTPServer):
+    """On a socket that listens already: the library's own knows one family of addresses, and asks DNS for its name."""
+
+    def __init__(self, listening: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(listening.getsockname()[:2], handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
 
 
 class Exporter:
@@ -86,7 +100,10 @@ class Exporter:
 
     @contextlib.contextmanager
     def listening(self, host: str, port: int) -> Iterator[int]:
-        """Serve /metrics and /livez until the block ends; the port that it is."""
+        """Serve /metrics and /livez until the block ends; the port that it is. Raises PortError.
+
+        `host`: empty or `::` for all addresses, IPv4 and IPv6: where a cluster has IPv6 alone its kubelets ask there.
+        """
         exporter = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -112,11 +129,26 @@ class Exporter:
             def log_message(self, *_: object) -> None:
                 """Scrapes are no news."""
 
-        with ThreadingHTTPServer((host, port), Handler) as server:
+        listening = _listen(host, port)
+        with _Server(listening, Handler) as server:
             thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
-            yield server.server_port
+            yield int(listening.getsockname()[1])
             server.shutdown()
 
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(f"plane_webhook_operate_{name}", documentation, registry=self.registry)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    everywhere = host in {"", "::"}
+    ipv6 = ":" in host or (everywhere and socket.has_dualstack_ipv6())
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, dualstack_ipv6=ipv6 and everywhere)
+    except OSError as error:
+        why = str(error.strerror).partition(" (while")[0]
+        raise PortError(
+            f"--metrics-port {port} on {host or 'every address'} can't be listened on ({why}): choose another "
+            "--metrics-port or --host, or end the process that has it"
+        ) from error
