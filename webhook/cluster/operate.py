@@ -153,7 +153,7 @@ class Operator:
         """Do the next thing that is to be done; whether there was one."""
         secret = Secret(self._api, self._options.namespace, self._options.secret) if self._manages else None
         registration = Registration(self._api)
-        self.exporter.registered.set(registration.webhook is not None)
+        self.exporter.registered(registration.webhook is not None)
         leaves = served(endpoints(self._api, self._options.namespace))
         ends = self.exporter.serving(leaves)
         now = self._now()
