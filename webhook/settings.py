@@ -34,6 +34,10 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+# For the chart's schema, which is to refuse what is refused here: there a replica would not start any more.
+_UNIQUE = {"uniqueItems": True}
+
+
 class _Value(BaseModel):
     # strict: `"5"` for 5 or `1` for true is a slip worth hearing of, not one to guess at.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -83,10 +87,13 @@ class Profile(_Value):
     env: Env = Env()
     publish: Publish = Publish()
     precedence: Literal["webhook", "chart"] = "webhook"
-    workloads: Annotated[tuple[Workload, ...], Field(min_length=1), AfterValidator(_distinct)] = get_args(Workload)
+    workloads: Annotated[
+        tuple[Workload, ...], Field(min_length=1, json_schema_extra=_UNIQUE), AfterValidator(_distinct)
+    ] = get_args(Workload)
     images: Annotated[
         # [HOST[:PORT]/]NAME: with a tag or digest it would never match, for those of the containers are cut off.
         tuple[Annotated[str, Field(pattern=r"^([a-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]([a-z0-9._/-]*[a-z0-9])?$")], ...],
+        Field(json_schema_extra=_UNIQUE),
         AfterValidator(_distinct),
     ] = ("makeplane/backend-commercial", "makeplane/plane-backend")
 
