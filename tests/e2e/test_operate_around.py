@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.operating import OWN, Operate, metrics
+from lab.operating import OWN, SECRET, Operate, metrics, secret
 from lab.process import wait_for
 
 if TYPE_CHECKING:
@@ -48,3 +49,19 @@ def test_one_that_stands_by_says_nothing_of_what_it_does_not_look_at(
     assert not [each for each in said if f"\n{each}" in now]
     wait_for(lambda: LEADS in metrics(operate), 20, "it acts again", need=[operate.process])
     wait_for(lambda: all(each in metrics(operate) for each in said), 5, "and says so")
+
+
+def test_while_one_thing_is_refused_it_acts_on_and_says_so_once(controlplane: ControlPlane, operate: Operate) -> None:
+    """A Secret that nobody may change, until it is deleted."""
+    wait_for(lambda: LEADS in metrics(operate), 15, "it acts", need=[operate.process])
+    path = f"/api/v1/namespaces/{OWN}/secrets/{SECRET}"
+    spoilt = {"immutable": True, "data": {"tls.key": None}}
+    controlplane.api.patch(path, json=spoilt, headers=MERGE).raise_for_status()
+    wait_for(lambda: operate.said("field is immutable"), 15, "it is said", need=[operate.process])
+    end = time.monotonic() + 12
+    while time.monotonic() < end:
+        assert LEADS in metrics(operate)
+        time.sleep(0.2)
+    assert len(operate.said("field is immutable")) == 1
+    controlplane.api.delete(path).raise_for_status()
+    wait_for(lambda: secret(controlplane).get("tls.key"), 10, "a Secret as it should be", need=[operate.process])
