@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,6 +121,7 @@ def _registration(options: argparse.Namespace) -> int:
 
 def _operate(options: argparse.Namespace) -> int:
     from webhook.cluster.api import Api, ApiError  # noqa: PLC0415 - the client's import takes longer than most commands
+    from webhook.cluster.exporter import PortError  # noqa: PLC0415
     from webhook.cluster.operate import Options, operate  # noqa: PLC0415
 
     try:
@@ -133,7 +135,10 @@ def _operate(options: argparse.Namespace) -> int:
         metrics_host=options.host,
         metrics_port=options.metrics_port,
     )
-    return operate(api, load(options.config), told)
+    try:
+        return operate(api, load(options.config), told)
+    except PortError as error:
+        raise _InputError(str(error)) from error
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -180,9 +185,11 @@ def _parser() -> argparse.ArgumentParser:
         "evict those that slipped by where a namespace asks for it; needs rights in the cluster",
     )
     takes_config(operator)
-    operator.add_argument("--namespace", required=True, metavar="NAME", help="the webhook's own namespace")
     operator.add_argument(
-        "--secret", default="plane-webhook-tls", metavar="NAME", help="its Secret (default: %(default)s)"
+        "--namespace", type=_namespace, required=True, metavar="NAME", help="the webhook's own namespace"
+    )
+    operator.add_argument(
+        "--secret", type=_object, default="plane-webhook-tls", metavar="NAME", help="its Secret (default: %(default)s)"
     )
     operator.add_argument(
         "--certificates",
@@ -194,13 +201,19 @@ def _parser() -> argparse.ArgumentParser:
     operator.add_argument(
         "--kubeconfig", type=Path, metavar="FILE", help="outside of a pod (default: the pod's account, or KUBECONFIG)"
     )
-    operator.add_argument("--host", default="0.0.0.0", help="address for metrics (default: %(default)s)")  # noqa: S104
+    operator.add_argument("--host", default="", help="address for metrics (default: all, IPv4 and IPv6)")
     operator.add_argument("--metrics-port", type=_port, default=9090, help="plain HTTP port (default: %(default)s)")
 
     doctor = command("doctor", _doctor, "say what is wrong in a cluster, and how to put it right; changes nothing")
-    doctor.add_argument("-n", "--namespace", metavar="NAME", help="Plane's (default: all that are opted in)")
     doctor.add_argument(
-        "--webhook-namespace", default="plane-webhook", metavar="NAME", help="the webhook's (default: %(default)s)"
+        "-n", "--namespace", type=_namespace, metavar="NAME", help="Plane's (default: all that are opted in)"
+    )
+    doctor.add_argument(
+        "--webhook-namespace",
+        type=_namespace,
+        default="plane-webhook",
+        metavar="NAME",
+        help="the webhook's (default: %(default)s)",
     )
     doctor.add_argument(
         "--kubeconfig", type=Path, metavar="FILE", help="whose rights (default: KUBECONFIG, as kubectl)"
@@ -253,3 +266,15 @@ def _port(text: str) -> int:
     if not 0 <= number <= 65535:  # noqa: PLR2004 - TCP's own limit; 0 takes a free one
         raise argparse.ArgumentTypeError(f"{text} is not a port: expected 0 to 65535")
     return number
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no namespace's name: up to 63 of a-z, 0-9 and - are")
+    return text
+
+
+def _object(text: str) -> str:
+    if len(text) > 253 or not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", text):  # noqa: PLR2004 - Kubernetes' own
+        raise argparse.ArgumentTypeError(f"{text!r} is no Secret's name: up to 253 of a-z, 0-9, - and . are")
+    return text

@@ -34,6 +34,10 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+# For the chart's schema, which is to refuse what is refused here: there a replica would not start any more.
+_UNIQUE = {"uniqueItems": True}
+
+
 class _Value(BaseModel):
     # strict: `"5"` for 5 or `1` for true is a slip worth hearing of, not one to guess at.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -83,10 +87,13 @@ class Profile(_Value):
     env: Env = Env()
     publish: Publish = Publish()
     precedence: Literal["webhook", "chart"] = "webhook"
-    workloads: Annotated[tuple[Workload, ...], Field(min_length=1), AfterValidator(_distinct)] = get_args(Workload)
+    workloads: Annotated[
+        tuple[Workload, ...], Field(min_length=1, json_schema_extra=_UNIQUE), AfterValidator(_distinct)
+    ] = get_args(Workload)
     images: Annotated[
         # [HOST[:PORT]/]NAME: with a tag or digest it would never match, for those of the containers are cut off.
         tuple[Annotated[str, Field(pattern=r"^([a-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]([a-z0-9._/-]*[a-z0-9])?$")], ...],
+        Field(json_schema_extra=_UNIQUE),
         AfterValidator(_distinct),
     ] = ("makeplane/backend-commercial", "makeplane/plane-backend")
 
@@ -133,10 +140,7 @@ def load(path: Path | None) -> Settings:
 
 def parse(text: str) -> Settings:
     """Settings of YAML text. Raises SettingsError."""
-    try:
-        tree = yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader that refuses duplicate keys
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
-        raise SettingsError(f"not YAML: {' '.join(str(error).split())}") from error
+    tree = _tree(text)
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise SettingsError(f"expected keys such as env and publish, found {_kind(tree)}")
@@ -159,8 +163,23 @@ def parse(text: str) -> Settings:
             if profile is not None:
                 profiles[name] = profile
     if default is None or problems:
-        raise SettingsError("\n".join(problems))
+        raise SettingsError("\n".join(each.replace("\n", "\\n") for each in problems))  # a key may have any character
     return Settings(default=default, namespaces=profiles)
+
+
+def _tree(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader that refuses duplicate keys
+    except (
+        KeyError,
+        IndexError,
+        AttributeError,
+    ) as error:  # PyYAML of `!!bool x`, `!!int ""`, `!!timestamp x`
+        raise SettingsError(
+            "not YAML: a value is not of the type that its tag (!!) names: leave the tag out"
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
+        raise SettingsError(f"not YAML: {' '.join(str(error).split())}") from error
 
 
 def _profile(tree: Mapping[str, Any], prefix: str, problems: list[str]) -> Profile | None:
@@ -183,6 +202,10 @@ def _profile(tree: Mapping[str, Any], prefix: str, problems: list[str]) -> Profi
 
 def _sentence(prefix: str, loc: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
     path = prefix + ".".join(str(part) for part in loc)
+    if kind == "json_invalid":  # all else that YAML can hold and JSON can't is refused before
+        return (
+            f"{prefix.rstrip('.') or 'the file'}: an escape of \\ud800 to \\udfff alone is no character: leave it out"
+        )
     if kind == "extra_forbidden":
         known = [*_known(loc[:-1]), *(() if prefix or loc[1:] else ("namespaces",))]
         return f"{path}: unknown key; known here: {', '.join(known)}"

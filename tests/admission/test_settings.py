@@ -167,6 +167,13 @@ WRONG = {
     "env: !!python/object/apply:os.system [ls]": "not YAML: could not determine a constructor",
     "a: 2026-13-45": "not YAML: month must be in 1..12",
     "a: \x07": "not YAML: unacceptable character",
+    "env: !!timestamp x": "not YAML: a value is not of the type that its tag (!!) names: leave the tag out",
+    "env: !!bool x": "not YAML: a value is not of the type that its tag (!!) names",
+    'env: !!int ""': "not YAML: a value is not of the type that its tag (!!) names",
+    'precedence: "\\ud800"': "the file: an escape of \\ud800 to \\udfff alone is no character: leave it out",
+    'namespaces: {x: {precedence: "\\ud800"}}': "namespaces.x: an escape of \\ud800 to \\udfff alone",
+    '"a\\nb": 1': "a\\nb: unknown key",
+    'namespaces: {"a\\nb": {}}': "namespaces.a\\nb: no namespace can be called that",
     "env: &a {x: *a}": "the file: Circular reference detected",
     "a: " + "[" * 2000: "not YAML: maximum recursion depth exceeded",
 }

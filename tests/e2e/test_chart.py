@@ -450,6 +450,21 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
         {"hostNetwork": {"enabled": True}, "networkPolicy": {"enabled": True}},
         "no network policy holds for pods in the node's network. Switch one of them off",
     ),
+    "one port for two": (
+        {"hostNetwork": {"enabled": True, "httpsPort": 9090}},
+        "hostNetwork.httpsPort and hostNetwork.metricsPort are the same: no replica could start. Choose two",
+    ),
+    "all of it commented out": ({"configuration": None}, "missing property 'configuration'"),
+    "emptied": ({"hostNetwork": None}, "missing property 'hostNetwork'"),
+    "an image twice": (
+        {"configuration": {"images": ["a", "a"]}},
+        "at '/configuration/images': items at 0 and 1 are equal",
+    ),
+    "a workload twice": (
+        {"configuration": {"namespaces": {"a": {"workloads": ["api", "api"]}}}},
+        "at '/configuration/namespaces/a/workloads': items at 0 and 1 are equal",
+    ),
+    "a tag that no image has": ({"image": {"tag": "1 2"}}, "at '/image/tag': '1 2' does not match pattern"),
     "a slip": ({"replica": 3}, "additional properties 'replica' not allowed"),
     "no replica": ({"replicas": 0}, "at '/replicas': minimum: got 0, want 1"),
     "a tag in its wrong place": ({"image": {"repository": "a/b:1"}}, "at '/image/repository': 'a/b:1' does not match"),

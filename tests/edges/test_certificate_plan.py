@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -212,3 +213,24 @@ def test_when_the_life_is_two_thirds_over_a_new_one_is_made() -> None:
     seen = replace(SEEN, files=GOOD, bundle=GOOD["ca.crt"])
     assert plan(seen, host=HOST, now=START + timedelta(days=59)) == Wait("")
     assert isinstance(plan(seen, host=HOST, now=START + timedelta(days=60)), Issue)
+
+
+def test_one_that_can_not_be_read_in_the_bundle_does_not_take_the_others_with_it() -> None:
+    """API servers skip it and trust the rest: by the authority of before, for whom the kubelet is late."""
+    old, new = issued(START), issued(START + PASS)
+    junk = new["ca.crt"].replace(b"\nMI", b"\nAA", 1)
+    later = replace(SEEN, files=new, bundle=old["ca.crt"] + junk, served=(der(old),))
+    action = plan(later, host=HOST, now=START + 2 * PASS)
+    assert isinstance(action, Trust)
+    for pair in (old, new):
+        assert accepts(action.bundle, pair["tls.crt"], START + 2 * PASS)
+
+
+def test_a_bundle_of_another_version_of_x509_is_no_end() -> None:
+    pair = issued(START)
+    strange = x509.load_pem_x509_certificate(pair["ca.crt"]).public_bytes(Encoding.DER)
+    strange = strange.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)
+    bundle = ssl.DER_cert_to_PEM_cert(strange).encode()
+    action = plan(replace(SEEN, files=pair, bundle=bundle, served=()), host=HOST, now=START)
+    assert isinstance(action, Trust)
+    assert action.bundle == pair["ca.crt"]

@@ -83,8 +83,9 @@ class Api:
                     client_configuration=configuration,
                 )
         except Exception as error:  # the client raises whatever its parts raise
+            why = f"{kubeconfig}: {error}" if kubeconfig else str(error)
             raise ApiError(
-                f"no cluster to talk to: {str(error).rstrip('.')}. Name a kubeconfig with --kubeconfig or KUBECONFIG"
+                f"no cluster to talk to: {why.rstrip('.')}. Name a kubeconfig with --kubeconfig or KUBECONFIG"
             ) from error
         return cls(configuration)
 
@@ -112,9 +113,16 @@ class Api:
         kind: str = "application/json",
         accept: str = "application/json",
     ) -> bytes:
-        """The body of a successful answer. Raises ApiError."""
+        """The JSON object of a successful answer. Raises ApiError."""
         with self._asked(method, path, query, body=body, kind=kind, accept=accept) as answer:
-            return answer.read()
+            found: bytes = answer.read()
+        if not found.lstrip().startswith(b"{"):  # a proxy's page of its own, or another server: all goes well there
+            shown = ascii(found[:60].decode(errors="replace"))
+            raise ApiError(
+                f"{method} {path}: {self._configuration.host} answers, and not as an API server does: {shown}. Is its "
+                "address right, and is no proxy in between?"
+            )
+        return found
 
     def beginning(self, path: str, *, query: Mapping[str, str], limit: int, seconds: float) -> bytes:
         """Of a text that others write, at most `limit` bytes of what comes within `seconds`. Raises ApiError."""

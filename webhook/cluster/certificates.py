@@ -14,6 +14,8 @@ The rules that keep every call possible at every moment:
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -35,6 +37,8 @@ SETTLE = timedelta(seconds=10)
 QUIET = timedelta(minutes=5)
 
 Files = Mapping[str, bytes]
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +156,12 @@ def _signer(files: Files | None) -> list[x509.Certificate]:
 
 
 def _authorities(pem: bytes) -> list[x509.Certificate]:
-    """The certificates of a bundle, each once; none of one that can't be read, which nobody trusts anyway."""
-    try:
-        return list(dict.fromkeys(x509.load_pem_x509_certificates(pem)))
-    except ValueError:
-        return []
+    """The certificates of a bundle, each once, without those that can't be read: API servers trust the rest too."""
+    found: dict[x509.Certificate, None] = {}
+    for each in _PEM.findall(pem):
+        with contextlib.suppress(Exception):  # cryptography raises many kinds
+            found[x509.load_pem_x509_certificate(each)] = None
+    return list(found)
 
 
 def _valid(

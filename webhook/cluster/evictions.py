@@ -83,6 +83,8 @@ class Healer:
         self._bad = {uid: self._bad.get(uid, now) for uid in bad}
         owners = {each.owner.uid for pods in found.values() for each in pods}
         self._said = {each for each in self._said if each[0] in owners}
+        self._courses = {name: each for name, each in self._courses.items() if name in found}
+        self._tried = {name: each for name, each in self._tried.items() if name in found}
         for namespace, pods in found.items():
             try:
                 self._namespace(namespace, pods, notebook, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections import Counter as Counts
@@ -18,6 +19,20 @@ from webhook.cluster.pods import State, states
 
 # Seconds without a pass after which a kubelet may start it anew: a pass has timeouts, and waits a minute at most.
 STUCK = 180.0
+OUTCOMES = ("made", "refused")  # of evictions
+
+
+class PortError(Exception):
+    """It can't be listened there; the text says where, why, and what to do."""
+
+
+class _Server(ThreadingHTTPServer):
+    """On a socket that listens already: the library's own knows one family of addresses, and asks DNS for its name."""
+
+    def __init__(self, listening: socket.socket, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(listening.getsockname()[:2], handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
 
 
 class Exporter:
@@ -28,15 +43,14 @@ class Exporter:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.leader = self._gauge("leader", "1 while this process acts, 0 while it stands by.")
-        self.registered = self._gauge(
-            "registered", "Whether the webhook's registration is in the cluster, by who acts."
-        )
-        self.registered.set(1)  # until it has been looked at
-        self.endpoints = self._gauge("endpoints", "Replicas of the webhook that there are.")
-        self.answering = self._gauge("endpoints_answering", "Replicas that a TLS handshake came about with.")
-        self.not_after = self._gauge(
+        # Of these who stands by says nothing: what it saw when it acted last is of the past.
+        self._registered = self._seen("registered", "Whether the webhook's registration is in the cluster.")
+        self._endpoints = self._seen("endpoints", "Replicas of the webhook that there are.")
+        self._answering = self._seen("endpoints_answering", "Replicas that a TLS handshake came about with.")
+        self._not_after = self._seen(
             "certificate_not_after_timestamp_seconds", "When the first of the certificates that are served expires."
         )
+        self._shown: set[Gauge] = set()
         self.errors = Counter(
             "plane_webhook_operate_errors", "Passes that the API server broke off.", registry=self.registry
         )
@@ -52,6 +66,7 @@ class Exporter:
             ["plane_namespace", "outcome"],
             registry=self.registry,
         )
+        self._counted: set[str] = set()  # the namespaces that have a counter
         self._last = time.monotonic()
 
     def census(
@@ -60,16 +75,25 @@ class Exporter:
         """How many pods stand how, by namespace; `logs`: the namespaces in which these are read."""
         counts = Counts(found)
         self.pods.clear()
-        for namespace in namespaces:
-            for outcome in ("made", "refused"):  # 0 too: an increase is one from something
+        known, self._counted = self._counted, set(namespaces)
+        for namespace in known - self._counted:  # of namespaces that come and go a counter each would stay for ever
+            for outcome in OUTCOMES:
+                self.evictions.remove(namespace, outcome)
+        for namespace in sorted(self._counted):
+            for outcome in OUTCOMES:  # 0 too: an increase is one from something
                 self.evictions.labels(namespace, outcome)
             for state in states(logs=namespace in logs):
                 self.pods.labels(namespace, state.value).set(counts[namespace, state])
 
     def forget(self) -> None:
-        """Who stands by knows nothing of pods, and says nothing against the registration."""
+        """Who stands by knows nothing of pods, registration and endpoints."""
         self.pods.clear()
-        self.registered.set(1)
+        while self._shown:
+            self.registry.unregister(self._shown.pop())
+
+    def registered(self, there: bool) -> None:  # noqa: FBT001
+        """Whether the registration is in the cluster."""
+        self._show(self._registered, there)
 
     def passed(self) -> None:
         """A pass is over, well or not."""
@@ -77,16 +101,19 @@ class Exporter:
 
     def serving(self, leaves: Sequence[bytes | None]) -> datetime | None:
         """What the endpoints show; returns when the first of it expires."""
-        shown = [x509.load_der_x509_certificate(each).not_valid_after_utc for each in leaves if each]
-        first = min(shown, default=None)
-        self.endpoints.set(len(leaves))
-        self.answering.set(len(shown))
-        self.not_after.set(first.timestamp() if first else 0)
+        answers = [each for each in leaves if each]
+        first = min(filter(None, map(_not_after, answers)), default=None)
+        self._show(self._endpoints, len(leaves))
+        self._show(self._answering, len(answers))
+        self._show(self._not_after, first.timestamp() if first else 0)
         return first
 
     @contextlib.contextmanager
     def listening(self, host: str, port: int) -> Iterator[int]:
-        """Serve /metrics and /livez until the block ends; the port that it is."""
+        """Serve /metrics and /livez until the block ends; the port that it is. Raises PortError.
+
+        `host`: empty or `::` for all addresses, IPv4 and IPv6: where a cluster has IPv6 alone its kubelets ask there.
+        """
         exporter = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -112,11 +139,43 @@ class Exporter:
             def log_message(self, *_: object) -> None:
                 """Scrapes are no news."""
 
-        with ThreadingHTTPServer((host, port), Handler) as server:
+        listening = _listen(host, port)
+        with _Server(listening, Handler) as server:
             thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
-            yield server.server_port
+            yield int(listening.getsockname()[1])
             server.shutdown()
 
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(f"plane_webhook_operate_{name}", documentation, registry=self.registry)
+
+    def _seen(self, name: str, documentation: str) -> Gauge:
+        return Gauge(f"plane_webhook_operate_{name}", documentation, registry=None)
+
+    def _show(self, gauge: Gauge, value: float) -> None:
+        gauge.set(value)
+        if gauge not in self._shown:
+            self._shown.add(gauge)
+            self.registry.register(gauge)
+
+
+def _not_after(leaf: bytes) -> datetime | None:
+    """None of one that can't be read: whoever listens there, what it shows must not end this process."""
+    try:
+        return x509.load_der_x509_certificate(leaf).not_valid_after_utc
+    except Exception:  # noqa: BLE001 - cryptography raises many kinds
+        return None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    everywhere = host in {"", "::"}
+    ipv6 = ":" in host or (everywhere and socket.has_dualstack_ipv6())
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, dualstack_ipv6=ipv6 and everywhere)
+    except OSError as error:
+        why = str(error.strerror).partition(" (while")[0]
+        raise PortError(
+            f"--metrics-port {port} on {host or 'every address'} can't be listened on ({why}): choose another "
+            "--metrics-port or --host, or end the process that has it"
+        ) from error

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
@@ -34,11 +35,12 @@ CONTROLLERS = ("ReplicaSet", "StatefulSet", "DaemonSet")
 class Course(msgspec.Struct, frozen=True):
     """The last attempt on a controller's pods, as it is written down."""
 
-    kind: str  # the controller's: it is looked at too while it has no pod
-    name: str
+    # The controller's: it is looked at too while it has no pod, so whatever somebody writes here gets into a path.
+    kind: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(CONTROLLERS)})\\Z")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?\Z")]
     pod: str  # uid of the pod that was to be evicted
     bad: tuple[str, ...]  # uids of all that wanted it then
-    attempts: int  # in a row that did not come right, with this one
+    attempts: Annotated[int, msgspec.Meta(ge=0)]  # in a row that did not come right, with this one
     template: str = ""  # the digest of what the controller made pods of
 
 

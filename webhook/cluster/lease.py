@@ -20,6 +20,7 @@ from webhook.cluster.api import Api, ApiError
 DURATION = 15.0
 HELD = 10.0
 RENEW = 4.0
+_MOST_TRANSITIONS = 2**31 - 1  # an int32 of the API's
 
 
 class Lease:
@@ -60,7 +61,8 @@ class Lease:
         stamp = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"  # for people: nobody compares it
         if holder != self._identity:
             spec["acquireTime"] = stamp
-            spec["leaseTransitions"] = spec.get("leaseTransitions", 0) + 1
+            # What somebody else has written there must not make it one that the API server refuses.
+            spec["leaseTransitions"] = min(spec.get("leaseTransitions", 0) + 1, _MOST_TRANSITIONS)
         spec |= {"holderIdentity": self._identity, "renewTime": stamp, "leaseDurationSeconds": int(DURATION)}
         if not self._update(lease):
             self._renewed = None

@@ -37,6 +37,8 @@ from webhook.settings import Settings
 # Seconds between passes; what they read are four small objects, by name.
 INTERVAL = 5.0
 _LONGEST_WAIT = 60.0
+# Of one thing, by an API server that is well: were the next look later than the Lease holds, nobody would act then.
+_REFUSALS = (HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
 # After something was done the next look comes sooner, for a first installation takes four steps; but not for ever, for
 # somebody else may undo each of them.
 _NEXT, _IN_A_ROW = 0.5, 5
@@ -89,6 +91,7 @@ class Operator:
         self._said: set[str] = set()  # with the last pass that came to its end
         self._saying: set[str] = set()  # with this one
         self._counted: float | None = None
+        self._failure = ("", 0.0)  # what was said last of a pass that failed, and when
 
     def run(self, ended: threading.Event) -> None:
         """Make passes until `ended` is set; then give the Lease back."""
@@ -100,9 +103,9 @@ class Operator:
             except ApiError as error:
                 steps = 0
                 conflict = error.status == HTTPStatus.CONFLICT
-                failures = 0 if conflict else failures + 1
+                failures = 0 if conflict or error.status in _REFUSALS else failures + 1
                 self.exporter.errors.inc(not conflict)
-                log.line("info" if conflict else "error", str(error))
+                self._failed("info" if conflict else "error", str(error))
                 if not self._lease.held:
                     self._stand_by()
             self.exporter.passed()
@@ -110,6 +113,13 @@ class Operator:
             ended.wait(min(_LONGEST_WAIT, INTERVAL * 2 ** min(failures, 6)) if failures else pause)
         with contextlib.suppress(ApiError):
             self._lease.release()
+
+    def _failed(self, level: str, message: str) -> None:
+        """At once where it is another one, and once a minute while it stays the same."""
+        now = time.monotonic()
+        if message != self._failure[0] or now - self._failure[1] >= _LONGEST_WAIT:
+            self._failure = (message, now)
+            log.line(level, message)
 
     def step(self) -> bool:
         """Make one pass; whether it did something, so that more may be to do. Raises ApiError."""
@@ -153,7 +163,7 @@ class Operator:
         """Do the next thing that is to be done; whether there was one."""
         secret = Secret(self._api, self._options.namespace, self._options.secret) if self._manages else None
         registration = Registration(self._api)
-        self.exporter.registered.set(registration.webhook is not None)
+        self.exporter.registered(registration.webhook is not None)
         leaves = served(endpoints(self._api, self._options.namespace))
         ends = self.exporter.serving(leaves)
         now = self._now()

@@ -1,0 +1,128 @@
+"""A command that can't do its work in the cluster says in one sentence why, and exits 2."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.edges.strangers import Cluster
+from webhook.cli import main
+from webhook.cluster.api import ApiError
+from webhook.cluster.exporter import Exporter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Path:
+    """One of a cluster that nobody asks for anything."""
+    return written(tmp_path / "kubeconfig", "http://127.0.0.1:1")
+
+
+def written(path: Path, server: str) -> Path:
+    named = {"name": "a"}
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{**named, "cluster": {"server": server}}],
+        "users": [{**named, "user": {"token": "x"}}],
+        "contexts": [{**named, "context": {"cluster": "a", "user": "a"}}],
+        "current-context": "a",
+    }
+    path.write_text(json.dumps(config))
+    return path
+
+
+def one_line(capfd: pytest.CaptureFixture[str]) -> str:
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_a_metrics_port_that_is_taken(kubeconfig: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        own = ["--namespace", "x", "--kubeconfig", str(kubeconfig), "--host", "127.0.0.1"]
+        assert main(["operate", *own, "--metrics-port", str(port)]) == 2
+    assert one_line(capfd) == (
+        f"plane-webhook: --metrics-port {port} on 127.0.0.1 can't be listened on (Address already in use): choose "
+        "another --metrics-port or --host, or end the process that has it\n"
+    )
+
+
+@pytest.mark.parametrize("host", ["", "::", "::1", "0.0.0.0", "127.0.0.1"])
+def test_metrics_are_where_a_kubelet_asks_for_them(host: str) -> None:
+    """By IPv6 alone in a cluster that has no other: its liveness probe would end `operate` again and again."""
+    addresses = {"": ["127.0.0.1", "[::1]"], "::": ["127.0.0.1", "[::1]"], "::1": ["[::1]"]}
+    with Exporter().listening(host, 0) as port:
+        for address in addresses.get(host, ["127.0.0.1"]):
+            with urllib.request.urlopen(f"http://{address}:{port}/livez", timeout=5) as answer:
+                assert answer.read() == b"ok"
+
+
+@pytest.fixture
+def page() -> Iterator[str]:
+    """A server that answers all with a page, as a proxy does that wants somebody to log in."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>\n<title>Log in</title>")
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_server_that_is_no_api_server(page: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--kubeconfig", str(written(tmp_path / "kubeconfig", page))]) == 2
+    said = one_line(capfd)
+    assert f"{page} answers, and not as an API server does: '<html>\\n<title>Log in</title>'" in said
+    assert said.endswith("Is its address right, and is no proxy in between?\n")
+
+
+def test_nor_does_it_end_a_process_that_runs() -> None:
+    with Cluster({"/a": b"<html>", "/b": b"", "/c": b" {}"}) as api:
+        for path in ("/a", "/b"):
+            with pytest.raises(ApiError, match="not as an API server does"):
+                api.find(path)
+        assert api.find("/c") == b" {}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["operate", "--namespace", ""],
+        ["operate", "--namespace", "Plane"],
+        ["operate", "--namespace", "x/../y"],
+        ["operate", "--namespace", "x", "--secret", "a/b"],
+        ["doctor", "-n", "a b"],
+        ["doctor", "--webhook-namespace", "a" * 64],
+    ],
+)
+def test_names_that_nothing_can_have(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert f"{words[-1]!r} is no " in capfd.readouterr().err
+
+
+def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for command in (["doctor"], ["operate", "--namespace", "x"]):
+        assert main([*command, "--kubeconfig", str(tmp_path / "none")]) == 2
+        assert f"{tmp_path / 'none'}: " in one_line(capfd)
