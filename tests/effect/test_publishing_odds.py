@@ -758,3 +758,35 @@ def test_an_internal_error_of_the_broker_is_not_the_messages_fault(image: Image,
     with Client(image, url(proxy), redis, STRIKES) as client:
         told = {name: outcome for name, (outcome, _) in client.run().items()}
     assert told == {"InternalError": "tried-again", "NotAllowed": "aside", "FrameSyntaxError": "aside"}
+
+
+INDEBTED = """
+from plane_webhook import publisher, spool
+publisher.DEBTS, spool.DENIED = 2, 0.0
+send("first")
+wait()
+for n in range(6):
+    send("stalled-%d" % n)
+(publisher,) = patches._publishers.values()
+print("owed", len(publisher.delivery.owed), 0, flush=True)
+wait()
+send("kept")
+wait()
+"""
+
+
+def test_a_redis_that_hangs_does_not_fill_the_memory(image: Image, proxy: Proxy, broker: Broker, redis: Redis) -> None:
+    """Of what it may have taken each time it has to hear that it shall not have it."""
+    with Client(image, url(proxy), redis, INDEBTED) as client:
+        client.run()
+        proxy.refuse()
+        time.sleep(0.5)
+        cli(redis, "CLIENT", "PAUSE", "60000", "WRITE")  # who connects is answered
+        told = client.go_on()
+        assert told.pop("owed")[0] == "2"
+        assert {outcome for outcome, _ in told.values()} == {"OperationalError"}
+        cli(redis, "CLIENT", "UNPAUSE")
+        time.sleep(2)
+        assert sent(client.go_on())
+        proxy.heal()
+        assert arrive(broker, 2) == ["first", "kept"]

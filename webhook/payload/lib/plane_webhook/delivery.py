@@ -21,6 +21,7 @@ HUNG = 60.0  # seconds, at most, in which nothing more is sent to a queue that h
 # Times that a connection may be lost with one message before that goes last, or for it before it is set aside.
 STRIKES = 3
 SUSPECTS = 1000  # messages of which it is known how often that was
+DEBTS = 1000  # things that Redis has to hear, with which no more is kept: each that it doesn't answer adds one
 
 
 class Suspect:
@@ -128,7 +129,7 @@ class Delivery:
             known = link.knows(entry.message)
             if self.batch and (suspect or not known):  # goes alone: it may cost those beside it their channel
                 break
-            if not known and not self._hold(link.timeout * len(entry.message.declare)):
+            if not known and not self._hold(link.declaring(entry.message)):
                 return POLL
             self.batch.append((entry, self._send(link, entry, lane)))
             if suspect:
@@ -225,7 +226,7 @@ class Delivery:
                 self.full.add(self._route(entry.message))
                 self.passed += 1
             elif sent.may_be_declared_anew():
-                if self._hold(link.timeout * len(entry.message.declare)):
+                if self._hold(link.declaring(entry.message)):
                     link.send_again(sent)
                     self.batch.append((entry, sent))
             else:

@@ -22,7 +22,7 @@ from kombu.exceptions import OperationalError
 
 from . import name_of, notes, say
 from .connector import Connector
-from .delivery import Delivery
+from .delivery import DEBTS, Delivery
 from .link import BROKEN, UNFIT, Unanswered, for_now
 from .spool import LIVES, SpoolError
 from .state import State
@@ -208,6 +208,8 @@ class Publisher:
                 answer, doubt = job.answer, job.link is not None and job.answer is None
             if answer is None or answer is LOST:
                 job.message.check()  # here is nobody to refuse what can't be written
+                if len(self.delivery.owed) >= DEBTS:
+                    raise SpoolError("Redis has not answered for long")
                 self.spool.put(job.message, doubt)
                 kept = True
         except SpoolError as error:
