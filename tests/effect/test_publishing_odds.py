@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.cluster import Cluster
-from lab.faults import SWALLOW, AtPublish, Flow, Link, Proxy
+from lab.faults import HOLD, SWALLOW, AtPublish, Flow, Link, Proxy
 from lab.fixtures import need, of_kind
 from lab.process import wait_for
 from lab.redis import Redis
@@ -790,3 +790,31 @@ def test_a_redis_that_hangs_does_not_fill_the_memory(image: Image, proxy: Proxy,
         assert sent(client.go_on())
         proxy.heal()
         assert arrive(broker, 2) == ["first", "kept"]
+
+
+# More than the kernel takes for a peer that acknowledges nothing, so that whoever writes it is held up. On loopback it
+# would take some MB.
+STUCK = """
+import socket
+send("first")
+(publisher,) = patches._publishers.values()
+publisher.link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+wait()
+send("stuck", kwargs={"much": "x" * (15 << 20)})
+wait()
+"""
+
+
+def test_who_publishes_much_into_a_connection_that_takes_nothing_is_kept_as_soon(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, STUCK, install="install(timeout=8.0, spool_bytes=1 << 26)") as client:
+        client.run()
+        proxy.flow(up=HOLD)
+        proxy.door("refuse")
+        outcome, seconds = client.go_on()["stuck"]
+        print("seconds", seconds)
+        assert outcome == "sent"
+        assert seconds < PATIENCE + WAIT + 2 * AT_ONCE
+        proxy.heal()
+        assert arrive(broker, 2, within=30) == ["first", "stuck"]

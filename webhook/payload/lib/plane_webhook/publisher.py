@@ -34,6 +34,7 @@ ORDER = 10.0  # seconds, with a broker that is well, in which what is new waits 
 LIVED = 1.0  # seconds: after a connection that was lost sooner there is a pause before the next one
 AGAIN = 0.01  # seconds between two looks at a spool that was empty, and into which something was put meanwhile
 TELL = 2.0  # seconds between two notes of how much is kept
+MUCH = 1 << 16  # bytes that a socket may not take at once
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
 
 KEEP = OperationalError("the broker is in trouble")  # an outcome: the caller is to put it into the spool
@@ -153,6 +154,8 @@ class Publisher:
             return
         if not link.knows(job.message) or not link.free():
             return  # to declare or to open a channel may take longer than patience
+        if len(job.message.prepared["body"]) > MUCH:
+            return  # so may writing it
         try:
             self._send_one(job)
             self._settle()  # it may be unfit, or what it needs be refused
