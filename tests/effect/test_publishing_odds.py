@@ -818,3 +818,28 @@ def test_who_publishes_much_into_a_connection_that_takes_nothing_is_kept_as_soon
         assert seconds < PATIENCE + WAIT + 2 * AT_ONCE
         proxy.heal()
         assert arrive(broker, 2, within=30) == ["first", "stuck"]
+
+
+AT_A_TIME = """
+from plane_webhook.delivery import Delivery
+delivery, heard = Delivery(None), []
+def deed(what):
+    time.sleep(0.2)
+    heard.append(what)
+for what in (1, 2):
+    delivery.tell(deed, what)
+threads = [threading.Thread(target=tell, args=("caller-%d" % n, delivery.told)) for n in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("heard", len(set(heard)), 0, flush=True)
+wait()
+"""
+
+
+def test_callers_who_do_the_threads_work_at_a_time_tell_redis_all(image: Image, proxy: Proxy, redis: Redis) -> None:
+    """As where the container may have no more threads: one of them got an IndexError."""
+    with Client(image, url(proxy), redis, AT_A_TIME) as client:
+        told = {name: outcome for name, (outcome, _) in client.run().items()}
+    assert told == {"caller-0": "sent", "caller-1": "sent", "heard": "2"}

@@ -80,14 +80,15 @@ class Delivery:
 
     def _tell_all(self):
         while self.owed:
-            deed, what = self.owed[0]
+            deed, what = debt = self.owed[0]
             try:
                 deed(what)
             except SpoolError:
                 raise
             except Exception as error:  # a bug of ours: once is enough
                 say("a bug in plane-webhook: %s" % name_of(error))
-            self.owed.popleft()
+            if self.owed and self.owed[0] is debt:  # where no thread can be had, several callers are here
+                self.owed.popleft()
 
     def _step(self, link, now):
         self._tell_all()
