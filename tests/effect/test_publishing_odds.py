@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.cluster import Cluster
-from lab.faults import SWALLOW, AtPublish, Flow, Link, Proxy
+from lab.faults import HOLD, SWALLOW, AtPublish, Flow, Link, Proxy
 from lab.fixtures import need, of_kind
 from lab.process import wait_for
 from lab.redis import Redis
@@ -758,3 +758,88 @@ def test_an_internal_error_of_the_broker_is_not_the_messages_fault(image: Image,
     with Client(image, url(proxy), redis, STRIKES) as client:
         told = {name: outcome for name, (outcome, _) in client.run().items()}
     assert told == {"InternalError": "tried-again", "NotAllowed": "aside", "FrameSyntaxError": "aside"}
+
+
+INDEBTED = """
+from plane_webhook import publisher, spool
+publisher.DEBTS, spool.DENIED = 2, 0.0
+send("first")
+wait()
+for n in range(6):
+    send("stalled-%d" % n)
+(publisher,) = patches._publishers.values()
+print("owed", len(publisher.delivery.owed), 0, flush=True)
+wait()
+send("kept")
+wait()
+"""
+
+
+def test_a_redis_that_hangs_does_not_fill_the_memory(image: Image, proxy: Proxy, broker: Broker, redis: Redis) -> None:
+    """Of what it may have taken each time it has to hear that it shall not have it."""
+    with Client(image, url(proxy), redis, INDEBTED) as client:
+        client.run()
+        proxy.refuse()
+        time.sleep(0.5)
+        cli(redis, "CLIENT", "PAUSE", "60000", "WRITE")  # who connects is answered
+        told = client.go_on()
+        assert told.pop("owed")[0] == "2"
+        assert {outcome for outcome, _ in told.values()} == {"OperationalError"}
+        cli(redis, "CLIENT", "UNPAUSE")
+        time.sleep(2)
+        assert sent(client.go_on())
+        proxy.heal()
+        assert arrive(broker, 2) == ["first", "kept"]
+
+
+# More than the kernel takes for a peer that acknowledges nothing, so that whoever writes it is held up. On loopback it
+# would take some MB.
+STUCK = """
+import socket
+send("first")
+(publisher,) = patches._publishers.values()
+publisher.link.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+wait()
+send("stuck", kwargs={"much": "x" * (15 << 20)})
+wait()
+"""
+
+
+def test_who_publishes_much_into_a_connection_that_takes_nothing_is_kept_as_soon(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, STUCK, install="install(timeout=8.0, spool_bytes=1 << 26)") as client:
+        client.run()
+        proxy.flow(up=HOLD)
+        proxy.door("refuse")
+        outcome, seconds = client.go_on()["stuck"]
+        print("seconds", seconds)
+        assert outcome == "sent"
+        assert seconds < PATIENCE + WAIT + 2 * AT_ONCE
+        proxy.heal()
+        assert arrive(broker, 2, within=30) == ["first", "stuck"]
+
+
+AT_A_TIME = """
+from plane_webhook.delivery import Delivery
+delivery, heard = Delivery(None), []
+def deed(what):
+    time.sleep(0.2)
+    heard.append(what)
+for what in (1, 2):
+    delivery.tell(deed, what)
+threads = [threading.Thread(target=tell, args=("caller-%d" % n, delivery.told)) for n in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("heard", len(set(heard)), 0, flush=True)
+wait()
+"""
+
+
+def test_callers_who_do_the_threads_work_at_a_time_tell_redis_all(image: Image, proxy: Proxy, redis: Redis) -> None:
+    """As where the container may have no more threads: one of them got an IndexError."""
+    with Client(image, url(proxy), redis, AT_A_TIME) as client:
+        told = {name: outcome for name, (outcome, _) in client.run().items()}
+    assert told == {"caller-0": "sent", "caller-1": "sent", "heard": "2"}

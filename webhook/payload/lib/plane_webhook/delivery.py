@@ -21,6 +21,7 @@ HUNG = 60.0  # seconds, at most, in which nothing more is sent to a queue that h
 # Times that a connection may be lost with one message before that goes last, or for it before it is set aside.
 STRIKES = 3
 SUSPECTS = 1000  # messages of which it is known how often that was
+DEBTS = 1000  # things that Redis has to hear, with which no more is kept: each that it doesn't answer adds one
 
 
 class Suspect:
@@ -79,14 +80,15 @@ class Delivery:
 
     def _tell_all(self):
         while self.owed:
-            deed, what = self.owed[0]
+            deed, what = debt = self.owed[0]
             try:
                 deed(what)
             except SpoolError:
                 raise
             except Exception as error:  # a bug of ours: once is enough
                 say("a bug in plane-webhook: %s" % name_of(error))
-            self.owed.popleft()
+            if self.owed and self.owed[0] is debt:  # where no thread can be had, several callers are here
+                self.owed.popleft()
 
     def _step(self, link, now):
         self._tell_all()
@@ -128,7 +130,7 @@ class Delivery:
             known = link.knows(entry.message)
             if self.batch and (suspect or not known):  # goes alone: it may cost those beside it their channel
                 break
-            if not known and not self._hold(link.timeout * len(entry.message.declare)):
+            if not known and not self._hold(link.declaring(entry.message)):
                 return POLL
             self.batch.append((entry, self._send(link, entry, lane)))
             if suspect:
@@ -225,7 +227,7 @@ class Delivery:
                 self.full.add(self._route(entry.message))
                 self.passed += 1
             elif sent.may_be_declared_anew():
-                if self._hold(link.timeout * len(entry.message.declare)):
+                if self._hold(link.declaring(entry.message)):
                     link.send_again(sent)
                     self.batch.append((entry, sent))
             else:

@@ -179,6 +179,10 @@ class Link:
         declared = self.amqp.client.declared_entities
         return all(entity.can_cache_declaration and hash(entity) in declared for entity in message.declare)
 
+    def declaring(self, message):
+        """Seconds that it may take to declare what a message needs."""
+        return self.timeout * len(message.declare)
+
     def free(self):
         """Whether there is a channel on which nothing is unanswered."""
         return not all(lane.waiting for lane in self.lanes)

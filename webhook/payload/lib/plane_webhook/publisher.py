@@ -22,7 +22,7 @@ from kombu.exceptions import OperationalError
 
 from . import name_of, notes, say
 from .connector import Connector
-from .delivery import Delivery
+from .delivery import DEBTS, Delivery
 from .link import BROKEN, UNFIT, Unanswered, for_now
 from .spool import LIVES, SpoolError
 from .state import State
@@ -34,6 +34,7 @@ ORDER = 10.0  # seconds, with a broker that is well, in which what is new waits 
 LIVED = 1.0  # seconds: after a connection that was lost sooner there is a pause before the next one
 AGAIN = 0.01  # seconds between two looks at a spool that was empty, and into which something was put meanwhile
 TELL = 2.0  # seconds between two notes of how much is kept
+MUCH = 1 << 16  # bytes that a socket may not take at once
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
 
 KEEP = OperationalError("the broker is in trouble")  # an outcome: the caller is to put it into the spool
@@ -153,6 +154,8 @@ class Publisher:
             return
         if not link.knows(job.message) or not link.free():
             return  # to declare or to open a channel may take longer than patience
+        if len(job.message.prepared["body"]) > MUCH:
+            return  # so may writing it
         try:
             self._send_one(job)
             self._settle()  # it may be unfit, or what it needs be refused
@@ -208,6 +211,8 @@ class Publisher:
                 answer, doubt = job.answer, job.link is not None and job.answer is None
             if answer is None or answer is LOST:
                 job.message.check()  # here is nobody to refuse what can't be written
+                if len(self.delivery.owed) >= DEBTS:
+                    raise SpoolError("Redis has not answered for long")
                 self.spool.put(job.message, doubt)
                 kept = True
         except SpoolError as error:
