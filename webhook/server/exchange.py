@@ -62,7 +62,7 @@ class Exchange:
     def refuse(self, why: Refused) -> None:
         """Keep why there is no answer, without its traceback: its frames hold this request, and the whole connection.
 
-        Such a ring is freed by the cyclic collector alone, which comes seldom, and each connection has 300 kB.
+        Such a ring is freed by the cyclic collector alone, which comes seldom, and a connection has large buffers.
         """
         self.refused = Refused(why.status, why.sentence)
 
