@@ -121,8 +121,8 @@ def _registration(options: argparse.Namespace) -> int:
 
 def _operate(options: argparse.Namespace) -> int:
     from webhook.cluster.api import Api, ApiError  # noqa: PLC0415 - the client's import takes longer than most commands
-    from webhook.cluster.exporter import PortError  # noqa: PLC0415
     from webhook.cluster.operate import Options, operate  # noqa: PLC0415
+    from webhook.listening import PortError  # noqa: PLC0415
 
     try:
         api = Api.connect(options.kubeconfig)

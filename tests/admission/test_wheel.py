@@ -48,6 +48,7 @@ webhook/cluster/operate.py
 webhook/cluster/pods.py
 webhook/cluster/registration.py
 webhook/cluster/report.py
+webhook/listening.py
 webhook/log.py
 webhook/manifest.py
 webhook/payload/__init__.py

@@ -334,7 +334,7 @@ def test_pods_older_than_the_label_are_found_and_restarted(healthy: ControlPlane
     wait_for(lambda: len(findings(healthy)) == 1, 15, "the API server has seen the label")
     (found,) = findings(healthy)
     assert (found["code"], found["where"]) == ("not-injected", f"{PLANE}/deployment/plane-app-worker-wl")
-    code, printed, _ = doctor(healthy)
+    code, printed, _ = doctor(healthy, "-n", PLANE)  # other tests' namespaces are in this cluster too
     assert code == 1
     assert found["fix"] in printed
     code, printed, _ = doctor(healthy, "-n", PLANE, "--output", "json")
@@ -344,10 +344,10 @@ def test_pods_older_than_the_label_are_found_and_restarted(healthy: ControlPlane
     def over() -> bool:
         healthy.settle(PLANE)
         # While it is rolled out there may be two pods, or none that says anything.
-        return len(healthy.pods(PLANE)) == 1 and not findings(healthy) and doctor(healthy)[0] == 0
+        return len(healthy.pods(PLANE)) == 1 and not findings(healthy) and doctor(healthy, "-n", PLANE)[0] == 0
 
     wait_for(over, 60, "nothing is wrong any more")
-    code, printed, said = doctor(healthy)
+    code, printed, said = doctor(healthy, "-n", PLANE)
     assert (code, said) == (0, ""), printed
     assert printed.splitlines()[1].split()[1:4] == ["injected", "(worker)", __version__]
     assert printed.endswith("\n\nnothing is wrong\n")

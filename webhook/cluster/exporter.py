@@ -16,14 +16,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollecto
 from prometheus_client.exposition import choose_encoder
 
 from webhook.cluster.pods import State, states
+from webhook.listening import listen
 
 # Seconds without a pass after which a kubelet may start it anew: a pass has timeouts, and waits a minute at most.
 STUCK = 180.0
 OUTCOMES = ("made", "refused")  # of evictions
-
-
-class PortError(Exception):
-    """It can't be listened there; the text says where, why, and what to do."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -139,7 +136,7 @@ class Exporter:
             def log_message(self, *_: object) -> None:
                 """Scrapes are no news."""
 
-        listening = _listen(host, port)
+        listening = listen(host, port, "--metrics-port")
         with _Server(listening, Handler) as server:
             thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
@@ -165,17 +162,3 @@ def _not_after(leaf: bytes) -> datetime | None:
         return x509.load_der_x509_certificate(leaf).not_valid_after_utc
     except Exception:  # noqa: BLE001 - cryptography raises many kinds
         return None
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    everywhere = host in {"", "::"}
-    ipv6 = ":" in host or (everywhere and socket.has_dualstack_ipv6())
-    family = socket.AF_INET6 if ipv6 else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, dualstack_ipv6=ipv6 and everywhere)
-    except OSError as error:
-        why = str(error.strerror).partition(" (while")[0]
-        raise PortError(
-            f"--metrics-port {port} on {host or 'every address'} can't be listened on ({why}): choose another "
-            "--metrics-port or --host, or end the process that has it"
-        ) from error

@@ -15,6 +15,7 @@ import uvloop
 
 from webhook import log
 from webhook.admission import answer
+from webhook.listening import PortError, listen
 from webhook.server.app import metrics_app, probes_app
 from webhook.server.certificate import Certificate
 from webhook.server.exchange import answering
@@ -53,10 +54,10 @@ def run(
     limits = limits or Limits()
     try:
         _check_directory(cert_dir)
-        with _listen(host, port, "--port") as tls_port, _listen(host, metrics_port, "--metrics-port") as plain_port:
+        with listen(host, port, "--port") as tls_port, listen(host, metrics_port, "--metrics-port") as plain_port:
             log.configure()
             _serve(decide, cert_dir, (tls_port, plain_port), limits)
-    except _StartError as error:
+    except (_StartError, PortError) as error:
         sys.stderr.write(f"plane-webhook: {error}\n")
         return _CANT_START
     return 0
@@ -96,19 +97,4 @@ def _check_directory(cert_dir: Path) -> None:
         raise _StartError(
             f"--cert-dir {cert_dir} can't be read ({error.strerror}): mount the Secret with tls.crt, tls.key and "
             "ca.crt there, or make them with `plane-webhook certs issue`"
-        ) from error
-
-
-def _listen(host: str, port: int, option: str) -> socket.socket:
-    everywhere = host in {"", "::"}
-    ipv6 = ":" in host or (everywhere and socket.has_dualstack_ipv6())
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ipv6 else socket.AF_INET, dualstack_ipv6=ipv6 and everywhere
-        )
-    except (OSError, OverflowError) as error:
-        why = str(getattr(error, "strerror", error)).partition(" (while")[0]
-        raise _StartError(
-            f"{option} {port} on {host or 'every address'} can't be listened on ({why}): choose another {option} or "
-            "--host, or end the process that has it"
         ) from error
