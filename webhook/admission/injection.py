@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from itertools import count
 from types import MappingProxyType
@@ -20,7 +20,7 @@ import msgspec
 from webhook import __version__, payload
 from webhook.admission.guard import ARGV0, told
 from webhook.admission.reasons import Reason, Risk
-from webhook.admission.review import Mount, Pod, ending
+from webhook.admission.review import Container, Mount, Pod, ending
 from webhook.admission.target import Place, Target
 from webhook.settings import Profile
 
@@ -73,18 +73,14 @@ def plan(pod: Pod, found: list[Target], profile: Profile) -> Injection | Reason:
         return Reason.POD_TOO_LARGE
     spec, metadata = pod.spec, pod.metadata
     assert spec is not None  # noqa: S101 - `found` came out of it
-    annotations = (metadata.annotations if metadata else None) or {}
     volumes = {volume.name or "": volume for volume in spec.volumes or ()}
     ours = {name for name, volume in volumes.items() if name.startswith(VOLUME) and volume.empty_dir is not None}
     names = _free_names(volumes)
     parts: list[Part] = []
     new_volumes: list[str] = []
     for target in found:
-        container = target.container
-        mounts = [mount for mount in container.volume_mounts or () if _at_or_below(mount.mount_path)]
-        mounted = any(_is_ours(mount) and mount.name in ours for mount in mounts)
-        devices = [device for device in container.volume_devices or () if _at_or_below(device.device_path)]
-        if len(mounts) + len(devices) > mounted:
+        mounted = _mounted(target.container, ours)
+        if mounted is None:
             return Reason.MOUNT_TAKEN
         if not mounted:
             new_volumes.append(next(names))
@@ -97,9 +93,10 @@ def plan(pod: Pod, found: list[Target], profile: Profile) -> Injection | Reason:
         metadata_exists=metadata is not None,
         annotations_exist=metadata is not None and metadata.annotations is not None,
     )
-    nothing_left = not new_volumes and not any(part.wrap or part.variables for part in parts)
-    if nothing_left and PROVENANCE in annotations and annotations.get(INJECTED) == workloads(injection):
-        return Reason.ALREADY_INJECTED
+    if not new_volumes and not any(part.wrap or part.variables for part in parts):
+        annotations = (metadata.annotations if metadata else None) or {}
+        if PROVENANCE in annotations and annotations.get(INJECTED) == workloads(injection):
+            return Reason.ALREADY_INJECTED
     return injection
 
 
@@ -125,10 +122,10 @@ def _part(target: Target, profile: Profile, *, mount: str) -> Part:
     webhook = profile.precedence == "webhook"
     # Of a container that we have seen, what has our value is ours, unless our guard was told that it is the user's.
     seen = told(container)
-    ours = wanted.keys() - seen.get("kept", ()) if seen is not None and webhook else set()
-    kept = {name for name, value in known.items() if name in present and (name not in ours or present[name] != value)}
+    ours = wanted.keys() - seen.get("kept", ()) if seen is not None and webhook else ()
+    kept = [name for name, value in known.items() if name in present and (name not in ours or present[name] != value)]
     if target.limit is not None:
-        kept |= known.keys() - wanted.keys()
+        kept = [name for name in known if name in kept or name not in wanted]
     return Part(
         place=target.place,
         index=target.index,
@@ -136,9 +133,9 @@ def _part(target: Target, profile: Profile, *, mount: str) -> Part:
         workload=target.workload,
         limits=target.limits,
         wrap=seen is None,
-        kept=tuple(name for name in known if name in kept),
-        set=tuple(name for name in wanted if name not in kept),
-        variables=tuple(name for name in wanted if name not in present and webhook),
+        kept=tuple(kept),
+        set=tuple([name for name in wanted if name not in kept]),
+        variables=tuple([name for name in wanted if name not in present]) if webhook else (),
         env_exists=container.env is not None,
         mount=mount,
         mounts_exist=container.volume_mounts is not None,
@@ -280,6 +277,15 @@ def _free_names(taken: Mapping[str, object]) -> Iterator[str]:
         name = VOLUME if number == 1 else f"{VOLUME}-{number}"
         if name not in taken:
             yield name
+
+
+def _mounted(container: Container, ours: Collection[str]) -> bool | None:
+    """Whether one of the volumes `ours` is mounted where it belongs; None where there is anything else."""
+    mounts = [mount for mount in container.volume_mounts or () if _at_or_below(mount.mount_path)]
+    devices = [device for device in container.volume_devices or () if _at_or_below(device.device_path)]
+    if not mounts and not devices:
+        return False
+    return True if [_is_ours(mount) and mount.name in ours for mount in mounts] == [True] and not devices else None
 
 
 def _at_or_below(path: str | None) -> bool:
