@@ -10,6 +10,7 @@ import argparse
 import os
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +25,8 @@ from lab.process import Process, exit_on_sigterm, free_port
 from lab.webhook import COMMAND, command
 
 MOMENTS = ("first answered review", "ready")
+# What it is built from, before a line of its own runs.
+LIBRARIES = "asyncio, cryptography.x509, fastapi, httptools, msgspec, prometheus_client, uvicorn, uvloop, yaml"
 # As in the image, which has all modules compiled: here the first start does that.
 COMPILED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
@@ -41,6 +44,7 @@ def main() -> int:
         print(f"a start, s: median of {given.starts} (range)")
         for what, times in zip(MOMENTS, zip(*starts, strict=True), strict=True):
             print(f"  {what:22} {statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})")
+        libraries(given.starts)
         work(given.reviews)
     except LabError as error:
         say(str(error))
@@ -71,6 +75,23 @@ def started(folder: Path) -> tuple[float, ...]:
         finally:
             process.kill()
     return tuple(moments)
+
+
+def libraries(starts: int) -> None:
+    """Print what a Python takes that has imported the libraries, and does nothing: nothing here can take less."""
+    times = []
+    for _ in range(starts + 1):
+        begun = time.perf_counter()
+        argv = [sys.executable, "-c", f"import sys, {LIBRARIES}; print(flush=True); sys.stdin.read()"]
+        with subprocess.Popen(argv, env=COMPILED, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            times.append(time.perf_counter() - begun)
+            taken = memory(process.pid)
+            process.communicate()
+    times = times[1:]
+    print(f"  its libraries' import  {statistics.median(times):.2f} ({min(times):.2f} to {max(times):.2f})")
+    print(f"memory of its libraries alone, MiB: RSS and PSS {taken}")
 
 
 def succeeds(client: httpx.Client, request: httpx.Request) -> bool:
