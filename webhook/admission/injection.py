@@ -20,7 +20,7 @@ import msgspec
 from webhook import __version__, payload
 from webhook.admission.guard import ARGV0, told
 from webhook.admission.reasons import Reason, Risk
-from webhook.admission.review import Container, Mount, Pod, ending
+from webhook.admission.review import Container, Mount, Pod, Resources, ending
 from webhook.admission.target import Place, Target
 from webhook.settings import Profile
 
@@ -153,25 +153,27 @@ def variables(profile: Profile, *, limits: bool) -> Mapping[str, str]:
 
 def risks(target: Target, pod: Pod, profile: Profile) -> list[Risk]:
     """Ways of losing tasks, or of filling a node, that stay open in this container."""
-    past = [Risk.PAST_LAUNCHER] if target.passed else []
-    if target.workload != "api":
-        return past
-    container, spec = target.container, pod.spec
-    own = {variable.name: variable.value for variable in container.env or ()}
-    ours = "" if target.passed else str(profile.env.gunicorn_max_requests)
-    limit = own.get("GUNICORN_MAX_REQUESTS", ours) if target.limit is None else target.limit
-    off = set((limit or "").strip()) == {"0"}  # as the settings overlay reads it; valueFrom can't be known here
-    if not off:
-        return past
-    limited = any(
-        resources is not None and resources.limits is not None and "memory" in resources.limits
-        for resources in (container.resources, spec.resources if spec else None)
-    )
-    return [
-        *past,
-        *([] if profile.publish.confirm else [Risk.UNCONFIRMED]),
-        *([] if limited else [Risk.UNLIMITED]),
-    ]
+    found = [Risk.PAST_LAUNCHER] if target.passed else []
+    if target.workload == "api" and _rotation_is_off(target, profile):
+        if not profile.publish.confirm:
+            found.append(Risk.UNCONFIRMED)
+        if not _limited(target.container.resources) and not _limited(pod.spec.resources if pod.spec else None):
+            found.append(Risk.UNLIMITED)
+    return found
+
+
+def _rotation_is_off(target: Target, profile: Profile) -> bool:
+    limit = target.limit
+    if limit is None:
+        limit = "" if target.passed else str(profile.env.gunicorn_max_requests)
+        for variable in target.container.env or ():
+            if variable.name == "GUNICORN_MAX_REQUESTS":
+                limit = variable.value or ""
+    return set(limit.strip()) == {"0"}  # as the settings overlay reads it; valueFrom can't be known here
+
+
+def _limited(resources: Resources | None) -> bool:
+    return resources is not None and resources.limits is not None and "memory" in resources.limits
 
 
 @lru_cache(maxsize=256)  # pods of one workload differ in nothing that an injection knows of
