@@ -378,6 +378,22 @@ def test_the_alerts_and_the_dashboard_are_those_of_the_files(tls: Path) -> None:
     assert group == groups[0]
 
 
+def test_what_has_nothing_in_it_is_as_if_left_out(tls: Path) -> None:
+    """As a key whose lines below are commented out."""
+    on = {"enabled": True}
+    monitored = {name: {**on} for name in ("serviceMonitor", "prometheusRule", "dashboard")}
+    operated = {"certificates": {"source": "operate"}, "operate": on}
+    wanted = rendered(tls, **operated, **monitored)
+    empty = {name: {**on, "labels": None} for name in monitored}
+    operated["certificates"]["caBundle"] = None
+    lists = dict.fromkeys(("podAnnotations", "nodeSelector", "tolerations"))
+    assert rendered(tls, **operated, **empty, **lists) == wanted
+
+
+def test_a_number_is_written_as_one(tls: Path) -> None:
+    assert rendered(tls, replicas=1_000_000)["Deployment", OWN]["spec"]["replicas"] == 1_000_000
+
+
 @pytest.mark.parametrize("what", ["heal", "logs"])
 def test_a_right_is_granted_in_the_namespaces_that_are_named_and_nowhere_else(tls: Path, what: str) -> None:
     source = {"certificates": {"source": "operate"}}
@@ -454,7 +470,25 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
         {"hostNetwork": {"enabled": True, "httpsPort": 9090}},
         "hostNetwork.httpsPort and hostNetwork.metricsPort are the same: no replica could start. Choose two",
     ),
+    "an annotation that is ours": (
+        {"podAnnotations": {"plane-webhook/configuration": "x"}},
+        "podAnnotations has plane-webhook/configuration, by which a changed configuration rolls the pods. Leave it out",
+    ),
+    "nobody to heal": (
+        {"operate": {"enabled": False, "heal": ["plane"]}},
+        "operate.heal and operate.logs need operate.enabled=true",
+    ),
+    "nobody to read logs": (
+        {"operate": {"enabled": False, "logs": ["plane"]}},
+        "operate.heal and operate.logs need operate.enabled=true",
+    ),
     "all of it commented out": ({"configuration": None}, "missing property 'configuration'"),
+    # Kubernetes' own default would be Fail.
+    "no failure policy": ({"failurePolicy": None}, "missing property 'failurePolicy'"),
+    "no image": ({"image": {"repository": None}}, "at '/image': missing property 'repository'"),
+    "no source": ({"certificates": {"source": None}}, "at '/certificates': missing property 'source'"),
+    "no port": ({"hostNetwork": {"enabled": True, "httpsPort": None}}, "missing property 'httpsPort'"),
+    "any port": ({"networkPolicy": {"enabled": True, "apiServerPorts": None}}, "missing property 'apiServerPorts'"),
     "emptied": ({"hostNetwork": None}, "missing property 'hostNetwork'"),
     "an image twice": (
         {"configuration": {"images": ["a", "a"]}},
