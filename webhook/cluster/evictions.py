@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -229,9 +229,10 @@ def _lacks_right(error: ApiError) -> bool:
 class Notebook:
     """The courses of all namespaces, in a ConfigMap."""
 
-    def __init__(self, api: Api, own: str) -> None:
-        """Read it. Raises ApiError."""
+    def __init__(self, api: Api, own: str, opted_in: Collection[str]) -> None:
+        """Read it. Raises ApiError. Those of other namespaces than `opted_in` go with the next that is written."""
         self._written = ConfigMap(api, own, COURSES)
+        self._opted_in = opted_in
 
     def courses(self, namespace: str) -> dict[str, Course]:
         """Those of one namespace; none where what is written can't be read."""
@@ -242,6 +243,8 @@ class Notebook:
 
     def write(self, namespace: str, courses: Courses) -> None:
         """Note them. Raises ApiError; a conflict if somebody wrote since it was read."""
-        others = {name: text for name, text in self._written.data.items() if name != namespace}
+        others = {
+            name: text for name, text in self._written.data.items() if name != namespace and name in self._opted_in
+        }
         noted = {namespace: msgspec.json.encode(courses).decode()} if courses else {}
         self._written.write({**others, **noted})

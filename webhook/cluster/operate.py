@@ -146,7 +146,7 @@ class Operator:
         """Look at every pod of the namespaces that are opted in, and say what is amiss."""
         opted_in = namespaces(self._api)
         healed = [name for name, labels in opted_in.items() if labels.get(HEAL) == "enabled"]
-        notebook = Notebook(self._api, self._options.namespace) if healed else None
+        notebook = Notebook(self._api, self._options.namespace, opted_in) if healed else None
         every = self._pods.look(opted_in)
         if not self._lease.hold():  # the look may have taken its time
             return
