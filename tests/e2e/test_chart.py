@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -368,14 +369,29 @@ def test_the_alerts_and_the_dashboard_are_those_of_the_files(tls: Path) -> None:
     """Which tests/e2e/test_monitoring.py tries."""
     groups = yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"]
     on = {"enabled": True, "labels": {"a": "b"}}
-    objects = rendered(tls, "tools", prometheusRule=on, dashboard=on, operate={"enabled": True})
+    objects = rendered(tls, prometheusRule=on, dashboard=on, operate={"enabled": True})
     rule, dashboard = objects["PrometheusRule", OWN], objects["ConfigMap", "plane-webhook-dashboard"]
     assert rule["metadata"]["labels"] == {"app.kubernetes.io/name": OWN, "a": "b"}
     assert rule["spec"]["groups"] == groups
     assert dashboard["metadata"]["labels"] == {"app.kubernetes.io/name": OWN, "a": "b", "grafana_dashboard": "1"}
     assert dashboard["data"]["plane-webhook.json"] == (CHART / "files/dashboard.json").read_text()
-    (group,) = rendered(tls, "tools", prometheusRule=on)["PrometheusRule", OWN]["spec"]["groups"]
+    (group,) = rendered(tls, prometheusRule=on)["PrometheusRule", OWN]["spec"]["groups"]
     assert group == groups[0]
+
+
+def test_in_another_namespace_the_commands_that_are_named_are_for_that_one(tls: Path) -> None:
+    objects = rendered(tls, "tools", tests=True, prometheusRule={"enabled": True}, operate={"enabled": True})
+    said = json.dumps(objects["PrometheusRule", OWN])
+    kubectl, doctor = (
+        re.findall(each, (CHART / "files/alerts.yaml").read_text())
+        for each in (r"kubectl -n\s+plane-webhook", r"`plane-webhook\s+doctor")
+    )
+    assert said.count("kubectl -n tools ") == len(kubectl) > 0
+    assert said.count("`plane-webhook doctor --webhook-namespace tools") == len(doctor) > 0
+    assert "`plane-webhook doctor`" not in said
+    assert "-n plane-webhook" not in said
+    ((container,),) = (each["spec"]["containers"] for (kind, _), each in objects.items() if kind == "Pod")
+    assert container["command"][-1] == "tools"
 
 
 def test_what_has_nothing_in_it_is_as_if_left_out(tls: Path) -> None:
@@ -661,6 +677,7 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
         1,
         "not injected: the API server would make the pod as it came. One of these is so:",
     )
+    assert f"no replica is ready: kubectl -n {OWN} get pods" in said
     controlplane.kubectl("-n", OWN, "delete", "pod", TEST)
     with Webhook(configuration=configuration, cert_dir=tls) as webhook:
         controlplane.local_service(OWN, OWN)

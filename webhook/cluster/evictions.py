@@ -20,6 +20,7 @@ from webhook.admission import review
 from webhook.cluster import healing, report
 from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import Found
+from webhook.cluster.endpoints import SERVICE
 from webhook.cluster.exporter import Exporter
 from webhook.cluster.healing import Course, Courses
 from webhook.cluster.installed import OPERATE, ConfigMap
@@ -171,7 +172,8 @@ class Healer:
         judged = judge(parsed, self._settings.profile(pod.namespace)) if parsed is not None else None
         if judged is not None and judged.state is State.INJECTED:
             return None
-        look = f"plane-webhook doctor -n {pod.namespace}"
+        elsewhere = "" if self._own == SERVICE else f" --webhook-namespace {self._own}"
+        look = f"plane-webhook doctor -n {pod.namespace}{elsewhere}"
         return f"a pod like it would not come out right now (tried by a server-side dry run). What is wrong: {look}"
 
     def _evict(self, pod: Found) -> None:
