@@ -300,6 +300,22 @@ def test_a_condition_of_somebody_else_is_a_note_and_no_fix_takes_it_away(healthy
     wait_for(lambda: not findings(healthy), 20, "nothing is left to say")
 
 
+@pytest.mark.parametrize("name", [OWN, "kube-system"])
+def test_a_namespace_that_the_registration_leaves_out_is_found(
+    healthy: ControlPlane, tmp_path: Path, name: str
+) -> None:
+    """And nobody is told to label it."""
+    for labelled in (False, True):
+        if labelled:
+            healthy.kubectl("label", "namespace", name, "plane-webhook/inject=enabled")
+        (found,) = examine(Api.connect(healthy.kubeconfig), OWN, name).findings
+        assert (found.code, found.where) == ("left-out", f"namespace/{name}")
+        run(healthy, found.fix, tmp_path)
+    everywhere = examine(Api.connect(healthy.kubeconfig), OWN, None).findings
+    assert [each.where for each in everywhere if each.kind == "problem"] == [f"namespace/{name}"]
+    healthy.kubectl("label", "namespace", name, "plane-webhook/inject-")
+
+
 def test_a_pod_that_is_opted_out_is_a_note(healthy: ControlPlane, tmp_path: Path) -> None:
     pod = api_pod("out")
     pod["metadata"]["labels"] = {"plane-webhook/inject": "disabled"}
