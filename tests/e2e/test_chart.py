@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -693,6 +694,29 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
     release.helm("uninstall", OWN)
     wait_for(lambda: not controlplane.pods(OWN), 30, "its pods are gone")
     assert everything(controlplane) == before
+
+
+@pytest.mark.parametrize("program", ["helm", "helm4"])
+def test_a_newer_chart_takes_the_values_of_before_with_defaults_of_its_own(
+    controlplane: ControlPlane, tmp_path: Path, program: str
+) -> None:
+    """By the flag that README names; by another one it says what is missing, and nothing is half there."""
+    older = tmp_path / "chart"
+    shutil.copytree(CHART, older)
+    (older / "templates/monitoring.yaml").unlink()
+    schema, values = (older / name for name in ("values.schema.json", "values.yaml"))
+    parts = json.loads(schema.read_text())
+    parts["required"].remove("dashboard")
+    schema.write_text(json.dumps(parts))
+    values.write_text(values.read_text().partition("\ndashboard:")[0])
+    where = ("--namespace", OWN)
+    controlplane.helm("install", OWN, older, *where, "--create-namespace", "--set", "replicas=3", program=program)
+    with pytest.raises(LabError, match="missing property 'dashboard'"):
+        controlplane.helm("upgrade", OWN, CHART, *where, "--reuse-values", program=program)
+    controlplane.helm("upgrade", OWN, CHART, *where, "--reset-then-reuse-values", program=program)
+    assert controlplane.kubectl("-n", OWN, "get", "deployment", OWN, "-o", "jsonpath={.spec.replicas}") == "3"
+    controlplane.helm("uninstall", OWN, *where, program=program)
+    controlplane.kubectl("delete", "namespace", OWN)
 
 
 @pytest.mark.parametrize("program", ["helm", "helm4"])
