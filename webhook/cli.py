@@ -94,13 +94,13 @@ def _preview(options: argparse.Namespace) -> int:
         sources = [_source(Source, name, from_folder) for name, from_folder in files]
         result = preview(sources, settings, namespace=options.namespace)
     except ManifestError as error:
-        raise _InputError(str(error)) from error
+        raise _InputError(shown.printable(str(error))) from error
     terminal = bool(sys.stdout) and sys.stdout.isatty()
     colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     yaml = options.output == "yaml"
     _put(shown.FORMS[options.output](result, colour=colour) + ("" if yaml else "\n"))
     for each in result.unjudged if yaml else ():  # what is to be applied has no place for it
-        _complain(str(each))
+        _complain(shown.printable(str(each)))
     return OK if result.reached else NOTHING
 
 

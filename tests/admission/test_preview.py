@@ -388,6 +388,18 @@ def test_a_template_of_another_kind_that_is_none_is_named_and_the_rest_decided()
     assert [str(each)[:53] for each in result.unjudged] == ["Rollout r: can't be judged: not a pod template: Expec"]
 
 
+@pytest.mark.parametrize("output", ["diff", "summary", "json", "yaml"])
+def test_no_name_moves_a_cursor(file: Any, output: str) -> None:
+    odd = "\\e[2J\\r"
+    named = API.replace("name: plane-api-wl", f'name: "a{odd}"').replace("name: api\n", f'name: "b{odd}"\n')
+    script = SCRIPT.replace("name: scripts", f'name: "c{odd}"').replace("start.sh", f'"d{odd}"')
+    done = run(file(f"{named}---\n{script}---\n{WEB}"), "--output", output)
+    assert done.returncode == 0
+    assert [each for each in done.stdout + done.stderr if not each.isprintable() and each != "\n"] == []
+    broken = run(file(named.replace("containers:", "containers: x #"), "broken.yaml"))
+    assert (broken.returncode, "\x1b" in broken.stderr) == (2, False)
+
+
 def test_a_namespace_for_manifests_that_name_none(file: Any, capsys: pytest.CaptureFixture[str]) -> None:
     config = file("namespaces: {plane: {workloads: [worker]}}", "config.yaml")
     path = file(f"{API.replace(', namespace: plane', '')}---\n{API.replace('namespace: plane', 'namespace: other')}")

@@ -136,7 +136,13 @@ def _shade(reason: Reason) -> str:
     return _GREEN if reason in _GOOD else "" if reason in _NEUTRAL else _YELLOW
 
 
+def printable(text: str) -> str:
+    """A line without what moves a cursor: names are as somebody wrote them, and no API server has seen them yet."""
+    return "".join(each if each.isprintable() or each == "\t" else " " for each in text)
+
+
 def _painted(text: str, shade: str, *, colour: bool) -> str:
+    text = printable(text)
     return f"\x1b[{shade}m{text}\x1b[0m" if colour and shade else text
 
 
