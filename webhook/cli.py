@@ -274,6 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--output", choices=("text", "json"), default="text", help="(default: %(default)s)")
 
     preview = command("preview", _preview, "show what the webhook would do to the workloads in manifests")
+    preview.epilog = "Exits 0 where one at least is or would be injected, 1 where none, 2 where it can't read or write."
     takes_config(preview)
     preview.add_argument("files", nargs="*", metavar="FILE", help="manifests or folders of them; - or none: stdin")
     preview.add_argument(
