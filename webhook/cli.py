@@ -9,10 +9,13 @@ import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from webhook import __version__
 from webhook.settings import SettingsError, load
+
+if TYPE_CHECKING:
+    from webhook.preview import Source
 
 OK, NOTHING, BAD_INPUT = 0, 1, 2
 
@@ -22,19 +25,50 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
-        sys.stdout.flush()
     except (SettingsError, _InputError) as error:
         for line in str(error).splitlines():
-            print(f"plane-webhook: {line}", file=sys.stderr)
+            _complain(line)
         return BAD_INPUT
     except BrokenPipeError:  # `| head`: whoever read has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return OK
     return code
 
 
 class _InputError(Exception):
     """Something outside is not as it should be; the text is for the user."""
+
+
+class _NotTextError(_InputError):
+    """A file is no text; `why` goes without its name."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name}: {why}")
+        self.why = why
+
+
+def _put(text: str) -> None:
+    """Print it, all of it, now: the exit code is about what somebody has got. Raises _InputError, BrokenPipeError."""
+    if not sys.stdout:  # closed, as by `>&-`
+        raise _InputError("stdout is closed")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, UnicodeEncodeError) as error:
+        _forget_output()
+        raise _InputError(f"stdout: can't be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _forget_output() -> None:
+    """Python tries once more at its end, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _complain(line: str) -> None:
+    if sys.stderr:  # else `print` would take stdout
+        print(f"plane-webhook: {line}", file=sys.stderr)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -57,16 +91,27 @@ def _preview(options: argparse.Namespace) -> int:
     settings = load(options.config)
     files = [file for name in options.files or ["-"] for file in _files(name)]
     try:
-        sources = [Source(name, _read(name), from_folder) for name, from_folder in files]
+        sources = [_source(Source, name, from_folder) for name, from_folder in files]
         result = preview(sources, settings, namespace=options.namespace)
     except ManifestError as error:
-        raise _InputError(str(error)) from error
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        raise _InputError(shown.printable(str(error))) from error
+    terminal = bool(sys.stdout) and sys.stdout.isatty()
+    colour = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     yaml = options.output == "yaml"
-    print(shown.FORMS[options.output](result, colour=colour), end="" if yaml else "\n")
+    _put(shown.FORMS[options.output](result, colour=colour) + ("" if yaml else "\n"))
     for each in result.unjudged if yaml else ():  # what is to be applied has no place for it
-        print(f"plane-webhook: {each}", file=sys.stderr)
+        _complain(shown.printable(str(each)))
     return OK if result.reached else NOTHING
+
+
+def _source(made: type[Source], name: str, from_folder: bool) -> Source:  # noqa: FBT001 - of a pair
+    """The manifest; what a folder brought along and is no text is for `preview` to name."""
+    try:
+        return made(name, _read(name), from_folder)
+    except _NotTextError as error:
+        if not from_folder:
+            raise
+        return made(name, "", from_folder, error.why)
 
 
 def _files(name: str) -> list[tuple[str, bool]]:
@@ -74,7 +119,9 @@ def _files(name: str) -> list[tuple[str, bool]]:
     folder = Path(name)
     if name == "-" or not folder.is_dir():
         return [(name, False)]
-    inside = sorted(each.relative_to(folder) for each in folder.rglob("*") if each.suffix in (".yaml", ".yml", ".json"))
+    named = (each for each in folder.rglob("*") if each.suffix in (".yaml", ".yml", ".json"))
+    # No folder of that name, and no pipe, which would be waited for; a link that leads nowhere is one to complain of.
+    inside = sorted(each.relative_to(folder) for each in named if each.is_file() or not each.exists())
     found = [(str(folder / each), True) for each in inside if not any(part.startswith(".") for part in each.parts)]
     if not found:
         raise _InputError(f"{name}: no file in this folder ends in .yaml, .yml or .json")
@@ -82,12 +129,14 @@ def _files(name: str) -> list[tuple[str, bool]]:
 
 
 def _read(name: str) -> str:
+    if name == "-" and not sys.stdin:
+        raise _InputError("stdin is closed")
     try:
         return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode()
     except OSError as error:
         raise _InputError(f"{name}: can't be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise _InputError(f"{name}: not UTF-8 text: {error}") from error
+        raise _NotTextError(name, f"not UTF-8 text: {error}") from error
 
 
 def _issue(options: argparse.Namespace) -> int:
@@ -115,7 +164,7 @@ def _registration(options: argparse.Namespace) -> int:
     made = registration.manifest(
         load(options.config), client_config=client_config, ca_bundle=bundle, failure_policy=options.failure_policy
     )
-    print(dump(made), end="")
+    _put(dump(made))
     return OK
 
 
@@ -150,7 +199,7 @@ def _doctor(options: argparse.Namespace) -> int:
         report = doctor.examine(api, options.webhook_namespace, options.namespace, execute=options.exec)
     except ApiError as error:
         raise _InputError(f"could not look: {error}") from error
-    print((doctor.as_json if options.output == "json" else doctor.shown)(report))
+    _put((doctor.as_json if options.output == "json" else doctor.shown)(report) + "\n")
     return NOTHING if report.problems else OK
 
 
@@ -225,6 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--output", choices=("text", "json"), default="text", help="(default: %(default)s)")
 
     preview = command("preview", _preview, "show what the webhook would do to the workloads in manifests")
+    preview.epilog = "Exits 0 where one at least is or would be injected, 1 where none, 2 where it can't read or write."
     takes_config(preview)
     preview.add_argument("files", nargs="*", metavar="FILE", help="manifests or folders of them; - or none: stdin")
     preview.add_argument(

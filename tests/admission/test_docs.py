@@ -59,6 +59,16 @@ def test_the_size_of_the_command_is_as_it_is_said() -> None:
     assert f"Some {sum(sizes):.0f} kB more in each pod object" in text
 
 
+def test_what_the_publisher_says_and_calls_a_cause_is_explained() -> None:
+    text = (DOCS.parent / "how-to" / "broker-in-trouble.md").read_text()
+    modules = (Path(payload.__file__).parent / "lib" / "plane_webhook").glob("*.py")
+    found = [
+        each for module in modules for each in re.findall(r'\b(?:say|_troubled|_lose)\("([^"%]+)', module.read_text())
+    ]
+    assert len(found) > 10
+    assert [each for each in found if f"`{each.rstrip(' :')}" not in text] == []
+
+
 def test_each_finding_of_doctor_is_explained_and_no_other() -> None:
     rows = [line for line in (DOCS / "doctor.md").read_text().splitlines() if line.startswith("| `")]
     assert rows == [f"| `{code}` | {looks_at} |" for code, looks_at in {**PROBLEMS, **NOTES}.items()]

@@ -122,6 +122,23 @@ def test_documents_have_numbers_and_lines() -> None:
     ]
 
 
+def test_json_comes_one_object_after_the_other_too() -> None:
+    """As kubectl takes it, and jq prints it."""
+    text = '\ufeff{"kind": "A"}\n{"kind":\n"B"} {"kind": "C"}\n\n'
+    assert [(each.number, each.line, each.tree["kind"]) for each in read(text, "f")] == [
+        (1, 1, "A"), (2, 2, "B"), (3, 3, "C"),
+    ]  # fmt: skip
+    with pytest.raises(ManifestError, match="document 2"):
+        list(read('{"kind": "A"}\n[1]', "f"))
+
+
+@pytest.mark.parametrize(
+    "text", ['{"kind": "A"}\n---\n{"kind": "B"}', '{"kind": "A"}\n--- {kind: B}', "{kind: A}\n---\nkind: B"]
+)
+def test_what_begins_as_json_and_goes_on_as_yaml_is_yaml(text: str) -> None:
+    assert [each.tree["kind"] for each in read(text, "f")] == ["A", "B"]
+
+
 def test_json_is_yaml_too() -> None:
     tree = {"kind": "Pod", "metadata": {"annotations": {"a": "\ud83d\ude00\u2028\x7f", "b": "a/b"}}}
     assert one(json.dumps(tree)) == one(json.dumps(tree, indent=4)) == json.loads(json.dumps(tree))

@@ -174,6 +174,40 @@ def test_a_file_that_can_not_be_read(capsys: pytest.CaptureFixture[str]) -> None
     assert err.startswith("plane-webhook: nowhere.yaml: can't be read: ")
 
 
+def shell(text: str, path: str, **env: str) -> subprocess.CompletedProcess[str]:
+    words = ["sh", "-c", f'"{PROGRAM}" preview {text}', "sh", path]
+    return subprocess.run(
+        words, capture_output=True, text=True, timeout=60, check=False, env={**os.environ, **env}, encoding="utf-8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- <&-", "stdin is closed"),
+        ('"$1" >&-', "stdout is closed"),
+        ('"$1" >/dev/full', "stdout: can't be written: No space left on device"),
+    ],
+)
+def test_what_nobody_could_get_is_exit_2(file: Any, text: str, said: str) -> None:
+    """Not 1, which would say that nothing is injected."""
+    done = shell(text, file(API))
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"plane-webhook: {said}\n")
+
+
+def test_a_letter_that_the_terminal_has_not_is_exit_2(file: Any) -> None:
+    done = shell('"$1"', file(API.replace("name: plane-api-wl", 'name: "\u2192"')), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("plane-webhook: stdout: can't be written: 'ascii' codec can't encode")
+
+
+def test_who_reads_no_more_is_no_error_and_complaints_get_into_no_manifest(file: Any) -> None:
+    path = file(f"{API}---\n{SCRIPT}")
+    done = shell('"$1" | head -1', path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert shell('"$1" --output yaml 2>&-', path).stdout == run(path, "--output", "yaml").stdout
+
+
 def test_wrong_arguments_are_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["preview", "--output", "toml"])
@@ -198,9 +232,12 @@ def test_the_diff_can_be_read_by_a_person() -> None:
             "",
             "within 1 s is kept in Plane's Redis and delivered later. Where it can't be kept: publishing",
         ),
-        ("", "at most 6 s and is an error then."),
+        ("", "at most 6 s (one more where Redis doesn't answer) and is an error then."),
         ("publish: {patience: 2.5, timeout: 7}", "within 2.5 s is kept"),
-        ("publish: {patience: 2.5, timeout: 7}", "at most 9.5 s and is an error then."),
+        (
+            "publish: {patience: 2.5, timeout: 7}",
+            "at most 9.5 s (one more where Redis doesn't answer) and is an error then.",
+        ),
         (
             "publish: {spool: none}",
             "\nPublishing a task takes at most 6 s and is an error then, for there is no spool.",
@@ -351,6 +388,18 @@ def test_a_template_of_another_kind_that_is_none_is_named_and_the_rest_decided()
     assert [str(each)[:53] for each in result.unjudged] == ["Rollout r: can't be judged: not a pod template: Expec"]
 
 
+@pytest.mark.parametrize("output", ["diff", "summary", "json", "yaml"])
+def test_no_name_moves_a_cursor(file: Any, output: str) -> None:
+    odd = "\\e[2J\\r"
+    named = API.replace("name: plane-api-wl", f'name: "a{odd}"').replace("name: api\n", f'name: "b{odd}"\n')
+    script = SCRIPT.replace("name: scripts", f'name: "c{odd}"').replace("start.sh", f'"d{odd}"')
+    done = run(file(f"{named}---\n{script}---\n{WEB}"), "--output", output)
+    assert done.returncode == 0
+    assert [each for each in done.stdout + done.stderr if not each.isprintable() and each != "\n"] == []
+    broken = run(file(named.replace("containers:", "containers: x #"), "broken.yaml"))
+    assert (broken.returncode, "\x1b" in broken.stderr) == (2, False)
+
+
 def test_a_namespace_for_manifests_that_name_none(file: Any, capsys: pytest.CaptureFixture[str]) -> None:
     config = file("namespaces: {plane: {workloads: [worker]}}", "config.yaml")
     path = file(f"{API.replace(', namespace: plane', '')}---\n{API.replace('namespace: plane', 'namespace: other')}")
@@ -373,12 +422,15 @@ def test_a_folder_is_read_whole_and_what_is_no_manifest_is_named(
         ("a/api.yaml", API),
         ("web.json", json.dumps({"kind": "Pod", "metadata": {"name": "w"}, "spec": {"containers": []}})),
         ("values.yaml", "replicas: 1\n"),
+        ("utf-16.yaml", "\udcff\udcfe"),
         ("templates/x.yaml", "kind: {{ .Values.kind }}\n"),
         ("notes.txt", "kind: Pod"),
         (".git/hidden.yaml", "x"),
     ):
         (release / name).parent.mkdir(parents=True, exist_ok=True)
-        (release / name).write_text(text, encoding="utf-8")
+        (release / name).write_text(text, encoding="utf-8", errors="surrogateescape")
+    (release / "folder.yaml").mkdir()
+    os.mkfifo(release / "pipe.yaml")  # nobody writes into it
     code, out, err = command(capsys, str(release), "--output", "json")
     assert (code, err) == (0, "")
     report = json.loads(out)
@@ -386,9 +438,14 @@ def test_a_folder_is_read_whole_and_what_is_no_manifest_is_named(
         f"{release}/{name}" for name in ("a/api.yaml", "b/worker.yml", "web.json")
     ]
     assert [each["where"] for each in report["unjudged"]] == [
-        f"{release}/{name}" for name in ("templates/x.yaml", "values.yaml")
+        f"{release}/{name}" for name in ("templates/x.yaml", "utf-16.yaml", "values.yaml")
     ]
-    assert report["unjudged"][1]["why"] == "document 1 (line 1): not a Kubernetes object: it has no `kind`"
+    assert report["unjudged"][1]["why"].startswith("not UTF-8 text: ")
+    assert report["unjudged"][2]["why"] == "document 1 (line 1): not a Kubernetes object: it has no `kind`"
+    (release / "link.yaml").symlink_to("nowhere")
+    assert command(capsys, str(release)) == (
+        2, "", f"plane-webhook: {release}/link.yaml: can't be read: No such file or directory\n",
+    )  # fmt: skip
     (tmp_path / "empty").mkdir()
     assert command(capsys, str(tmp_path / "empty")) == (
         2, "", f"plane-webhook: {tmp_path}/empty: no file in this folder ends in .yaml, .yml or .json\n",

@@ -50,6 +50,12 @@ NAMED = "metadata: {name: x, namespace: ns}"
         ("{kind: List, items: null}", []),
         ("{kind: BlockList}", []),
         (f"{{kind: List, items: [{{kind: Pod, metadata: {{name: a}}}}, {MIXED}]}}", ["Pod a", "Pod b"]),
+        # As the API server hands out a list of one kind.
+        (
+            f"{{apiVersion: apps/v1, kind: DeploymentList, items: [{{{NAMED}, spec: {{{PLANE}}}}}]}}",
+            ["Deployment ns/x"],
+        ),
+        ("{kind: PodList, items: [{metadata: {name: a}, spec: {containers: []}}]}", ["Pod a"]),
         # --- by their shape
         (f"{{apiVersion: argoproj.io/v1alpha1, kind: Rollout, {NAMED}, spec: {{{PLANE}}}}}", ["Rollout ns/x"]),
         (f"{{apiVersion: apps.kruise.io/v1alpha1, kind: CloneSet, {NAMED}, spec: {{{PLANE}}}}}", ["CloneSet ns/x"]),
@@ -92,6 +98,15 @@ def test_what_makes_pods_is_found(text: str, names: list[str]) -> None:
         (
             f"{{kind: HelmRelease, {NAMED}, spec: {{values: {{image: {IMAGE}}}}}}}",
             "HelmRelease ns/x: can't be judged: spec.values.image speaks of Plane",
+        ),
+        # "exec ./bin/docker-entrypoint-beat.sh" in base64, with and without line breaks
+        (
+            f"{{kind: Secret, {NAMED}, data: {{start.sh: ZXhlYyAuL2Jpbi9kb2NrZXItZW50cnlwb2ludC1iZWF0LnNo}}}}",
+            "Secret ns/x: can't be judged: data.start.sh speaks of Plane",
+        ),
+        (
+            f'{{kind: ConfigMap, {NAMED}, binaryData: {{a: "ZXhlYyAuL2Jpbi9kb2Nr\\nZXItZW50cnlwb2ludC1iZWF0LnNo"}}}}',
+            "ConfigMap ns/x: can't be judged: binaryData.a speaks of Plane",
         ),
         # Containers that an operator puts into pods of its own making.
         (

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -368,14 +370,45 @@ def test_the_alerts_and_the_dashboard_are_those_of_the_files(tls: Path) -> None:
     """Which tests/e2e/test_monitoring.py tries."""
     groups = yaml.safe_load((CHART / "files/alerts.yaml").read_text())["groups"]
     on = {"enabled": True, "labels": {"a": "b"}}
-    objects = rendered(tls, "tools", prometheusRule=on, dashboard=on, operate={"enabled": True})
+    objects = rendered(tls, prometheusRule=on, dashboard=on, operate={"enabled": True})
     rule, dashboard = objects["PrometheusRule", OWN], objects["ConfigMap", "plane-webhook-dashboard"]
     assert rule["metadata"]["labels"] == {"app.kubernetes.io/name": OWN, "a": "b"}
     assert rule["spec"]["groups"] == groups
     assert dashboard["metadata"]["labels"] == {"app.kubernetes.io/name": OWN, "a": "b", "grafana_dashboard": "1"}
     assert dashboard["data"]["plane-webhook.json"] == (CHART / "files/dashboard.json").read_text()
-    (group,) = rendered(tls, "tools", prometheusRule=on)["PrometheusRule", OWN]["spec"]["groups"]
+    (group,) = rendered(tls, prometheusRule=on)["PrometheusRule", OWN]["spec"]["groups"]
     assert group == groups[0]
+
+
+def test_in_another_namespace_the_commands_that_are_named_are_for_that_one(tls: Path) -> None:
+    objects = rendered(tls, "tools", tests=True, prometheusRule={"enabled": True}, operate={"enabled": True})
+    said = json.dumps(objects["PrometheusRule", OWN])
+    kubectl, doctor = (
+        re.findall(each, (CHART / "files/alerts.yaml").read_text())
+        for each in (r"kubectl -n\s+plane-webhook", r"`plane-webhook\s+doctor")
+    )
+    assert said.count("kubectl -n tools ") == len(kubectl) > 0
+    assert said.count("`plane-webhook doctor --webhook-namespace tools") == len(doctor) > 0
+    assert "`plane-webhook doctor`" not in said
+    assert "-n plane-webhook" not in said
+    ((container,),) = (each["spec"]["containers"] for (kind, _), each in objects.items() if kind == "Pod")
+    assert container["command"][-1] == "tools"
+
+
+def test_what_has_nothing_in_it_is_as_if_left_out(tls: Path) -> None:
+    """As a key whose lines below are commented out."""
+    on = {"enabled": True}
+    monitored = {name: {**on} for name in ("serviceMonitor", "prometheusRule", "dashboard")}
+    operated = {"certificates": {"source": "operate"}, "operate": on}
+    wanted = rendered(tls, **operated, **monitored)
+    empty = {name: {**on, "labels": None} for name in monitored}
+    operated["certificates"]["caBundle"] = None
+    lists = dict.fromkeys(("podAnnotations", "nodeSelector", "tolerations"))
+    assert rendered(tls, **operated, **empty, **lists) == wanted
+
+
+def test_a_number_is_written_as_one(tls: Path) -> None:
+    assert rendered(tls, replicas=1_000_000)["Deployment", OWN]["spec"]["replicas"] == 1_000_000
 
 
 @pytest.mark.parametrize("what", ["heal", "logs"])
@@ -454,7 +487,25 @@ ERRORS: dict[str, tuple[dict[str, Any], str]] = {
         {"hostNetwork": {"enabled": True, "httpsPort": 9090}},
         "hostNetwork.httpsPort and hostNetwork.metricsPort are the same: no replica could start. Choose two",
     ),
+    "an annotation that is ours": (
+        {"podAnnotations": {"plane-webhook/configuration": "x"}},
+        "podAnnotations has plane-webhook/configuration, by which a changed configuration rolls the pods. Leave it out",
+    ),
+    "nobody to heal": (
+        {"operate": {"enabled": False, "heal": ["plane"]}},
+        "operate.heal and operate.logs need operate.enabled=true",
+    ),
+    "nobody to read logs": (
+        {"operate": {"enabled": False, "logs": ["plane"]}},
+        "operate.heal and operate.logs need operate.enabled=true",
+    ),
     "all of it commented out": ({"configuration": None}, "missing property 'configuration'"),
+    # Kubernetes' own default would be Fail.
+    "no failure policy": ({"failurePolicy": None}, "missing property 'failurePolicy'"),
+    "no image": ({"image": {"repository": None}}, "at '/image': missing property 'repository'"),
+    "no source": ({"certificates": {"source": None}}, "at '/certificates': missing property 'source'"),
+    "no port": ({"hostNetwork": {"enabled": True, "httpsPort": None}}, "missing property 'httpsPort'"),
+    "any port": ({"networkPolicy": {"enabled": True, "apiServerPorts": None}}, "missing property 'apiServerPorts'"),
     "emptied": ({"hostNetwork": None}, "missing property 'hostNetwork'"),
     "an image twice": (
         {"configuration": {"images": ["a", "a"]}},
@@ -627,6 +678,7 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
         1,
         "not injected: the API server would make the pod as it came. One of these is so:",
     )
+    assert f"no replica is ready: kubectl -n {OWN} get pods" in said
     controlplane.kubectl("-n", OWN, "delete", "pod", TEST)
     with Webhook(configuration=configuration, cert_dir=tls) as webhook:
         controlplane.local_service(OWN, OWN)
@@ -642,6 +694,29 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
     release.helm("uninstall", OWN)
     wait_for(lambda: not controlplane.pods(OWN), 30, "its pods are gone")
     assert everything(controlplane) == before
+
+
+@pytest.mark.parametrize("program", ["helm", "helm4"])
+def test_a_newer_chart_takes_the_values_of_before_with_defaults_of_its_own(
+    controlplane: ControlPlane, tmp_path: Path, program: str
+) -> None:
+    """By the flag that README names; by another one it says what is missing, and nothing is half there."""
+    older = tmp_path / "chart"
+    shutil.copytree(CHART, older)
+    (older / "templates/monitoring.yaml").unlink()
+    schema, values = (older / name for name in ("values.schema.json", "values.yaml"))
+    parts = json.loads(schema.read_text())
+    parts["required"].remove("dashboard")
+    schema.write_text(json.dumps(parts))
+    values.write_text(values.read_text().partition("\ndashboard:")[0])
+    where = ("--namespace", OWN)
+    controlplane.helm("install", OWN, older, *where, "--create-namespace", "--set", "replicas=3", program=program)
+    with pytest.raises(LabError, match="missing property 'dashboard'"):
+        controlplane.helm("upgrade", OWN, CHART, *where, "--reuse-values", program=program)
+    controlplane.helm("upgrade", OWN, CHART, *where, "--reset-then-reuse-values", program=program)
+    assert controlplane.kubectl("-n", OWN, "get", "deployment", OWN, "-o", "jsonpath={.spec.replicas}") == "3"
+    controlplane.helm("uninstall", OWN, *where, program=program)
+    controlplane.kubectl("delete", "namespace", OWN)
 
 
 @pytest.mark.parametrize("program", ["helm", "helm4"])

@@ -6,7 +6,6 @@ import ast
 import base64
 import json
 import os
-import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from lab.pods import INJECT, api_pod, create, injected
 from lab.process import wait_for
 from lab.webhook import COMMAND, Webhook
 from tests.e2e.neighbour import neighbour, registration
+from tests.pages import blocks
 from webhook import __version__
 from webhook.cluster.api import Api
 from webhook.cluster.doctor import NOTES, PROBLEMS, as_json, examine
@@ -300,6 +300,22 @@ def test_a_condition_of_somebody_else_is_a_note_and_no_fix_takes_it_away(healthy
     wait_for(lambda: not findings(healthy), 20, "nothing is left to say")
 
 
+@pytest.mark.parametrize("name", [OWN, "kube-system"])
+def test_a_namespace_that_the_registration_leaves_out_is_found(
+    healthy: ControlPlane, tmp_path: Path, name: str
+) -> None:
+    """And nobody is told to label it."""
+    for labelled in (False, True):
+        if labelled:
+            healthy.kubectl("label", "namespace", name, "plane-webhook/inject=enabled")
+        (found,) = examine(Api.connect(healthy.kubeconfig), OWN, name).findings
+        assert (found.code, found.where) == ("left-out", f"namespace/{name}")
+        run(healthy, found.fix, tmp_path)
+    everywhere = examine(Api.connect(healthy.kubeconfig), OWN, None).findings
+    assert [each.where for each in everywhere if each.kind == "problem"] == [f"namespace/{name}"]
+    healthy.kubectl("label", "namespace", name, "plane-webhook/inject-")
+
+
 def test_a_pod_that_is_opted_out_is_a_note(healthy: ControlPlane, tmp_path: Path) -> None:
     pod = api_pod("out")
     pod["metadata"]["labels"] = {"plane-webhook/inject": "disabled"}
@@ -403,11 +419,7 @@ def test_a_certificate_that_you_made_is_found_in_time_and_replaced_as_the_how_to
     healthy: ControlPlane, operate: Operate, serving: Webhook, tmp_path: Path
 ) -> None:
     """Without `operate`: what is printed is the first step, the how-to has the others."""
-    (block,) = re.findall(
-        r"## With kustomize\n\n```\n(.*?)```",
-        (REPOSITORY / "docs/how-to/certificate-by-hand.md").read_text(),
-        flags=re.DOTALL,
-    )
+    block, _ = blocks("docs/how-to/certificate-by-hand.md", "With kustomize")
     steps = block.replace("\\\n", "").splitlines()
     (issue,) = (each for each in steps if each.startswith("plane-webhook certs issue"))
     (store,) = (each for each in steps if " create secret " in each)

@@ -12,6 +12,9 @@ from lab.operating import ACCOUNT, HEAL, Operate, as_account, bind, healed, kube
 from lab.pods import INJECT, api_pod, create
 from lab.process import wait_for
 from lab.webhook import Webhook
+from webhook.cluster.api import Api
+from webhook.cluster.evictions import COURSES, Notebook
+from webhook.cluster.healing import Course
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,3 +181,15 @@ def test_the_right_holds_where_it_is_bound_and_makes_no_pod(controlplane: Contro
         template = f"/apis/apps/v1/namespaces/{bound}/deployments/plane-app-api-wl"
         assert account.patch(template, json={}).status_code == 403
         assert evicted(bound) == 201
+
+
+def test_of_namespaces_that_are_gone_nothing_stays_written_down(controlplane: ControlPlane) -> None:
+    own = controlplane.namespace("notebook")
+    api, courses = Api.connect(controlplane.kubeconfig), {"uid": Course("ReplicaSet", "api-1", "pod", ("pod",), 1)}
+    Notebook(api, own, ["plane"]).write("plane", courses)
+    for number in range(3):
+        preview = f"preview-{number}"
+        Notebook(api, own, ["plane", preview]).write(preview, courses)
+    written = json.loads(controlplane.kubectl("-n", own, "get", "configmap", COURSES, "-o", "json"))["data"]
+    assert written.keys() == {"plane", "preview-2"}
+    controlplane.kubectl("delete", "namespace", own, "--wait=false")

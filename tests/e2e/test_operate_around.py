@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lab.operating import OWN, SECRET, Operate, metrics, secret
+from lab.operating import OWN, SECRET, Operate, gauge, metrics, secret
+from lab.pods import INJECT
 from lab.process import wait_for
 
 if TYPE_CHECKING:
@@ -65,3 +66,18 @@ def test_while_one_thing_is_refused_it_acts_on_and_says_so_once(controlplane: Co
     assert len(operate.said("field is immutable")) == 1
     controlplane.api.delete(path).raise_for_status()
     wait_for(lambda: secret(controlplane).get("tls.key"), 10, "a Secret as it should be", need=[operate.process])
+
+
+def test_a_namespace_that_the_registration_leaves_out_is_said_once_and_not_counted(
+    controlplane: ControlPlane, operate: Operate
+) -> None:
+    controlplane.kubectl("label", "namespace", OWN, "plane-webhook/inject=enabled")
+    controlplane.namespace("beside", INJECT)
+    wait_for(lambda: gauge(operate, "beside", "missed") == 0, 20, "it has looked", need=[operate.process])
+    wait_for(lambda: operate.said("leaves it out"), 20, "it is said", need=[operate.process])
+    time.sleep(3)
+    (said,) = operate.said("leaves it out")
+    assert said.startswith(f"the namespace {OWN} is opted in, and the registration leaves it out")
+    assert gauge(operate, OWN, "missed") == -1
+    controlplane.kubectl("label", "namespace", OWN, "plane-webhook/inject-")
+    controlplane.kubectl("delete", "namespace", "beside", "--wait=false")

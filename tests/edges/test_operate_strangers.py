@@ -87,6 +87,6 @@ def test_what_can_not_have_been_written_down_is_not_read(key: str, written: str 
     data = {"plane": msgspec.json.encode({"uid": {**course, key: written}}).decode()}
     good = {"other": msgspec.json.encode({"uid": course}).decode()}
     with Cluster({path: {"metadata": {"resourceVersion": "1"}, "data": {**data, **good}}}) as api:
-        notebook = Notebook(api, "own")
+        notebook = Notebook(api, "own", ["plane", "other"])
         assert notebook.courses("plane") == {}
         assert notebook.courses("other")["uid"].name == "api-1"

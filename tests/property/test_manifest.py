@@ -30,6 +30,13 @@ def test_what_is_written_reads_the_same(documents: list[dict[str, Any]]) -> None
     assert json.dumps([each.tree for each in read(written, "f")]) == json.dumps(documents)
 
 
+@given(st.dictionaries(texts.filter(lambda key: key != "kind"), trees, max_size=3))
+def test_json_is_read_as_the_yaml_that_it_is(tree: dict[str, Any]) -> None:
+    text = json.dumps({"kind": "X", **tree})
+    fast, slow = ([each.tree for each in read(each, "f")] for each in (text, f"# no JSON\n{text}"))
+    assert json.dumps(fast) == json.dumps(slow)
+
+
 @given(st.text(st.sampled_from(ODD + "kind:"), max_size=40))
 @example("kind: X\n<<: {a: b}")
 @example("kind: X\n? {a: b}\n: c")

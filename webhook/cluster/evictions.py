@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +20,7 @@ from webhook.admission import review
 from webhook.cluster import healing, report
 from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import Found
+from webhook.cluster.endpoints import SERVICE
 from webhook.cluster.exporter import Exporter
 from webhook.cluster.healing import Course, Courses
 from webhook.cluster.installed import OPERATE, ConfigMap
@@ -171,7 +172,8 @@ class Healer:
         judged = judge(parsed, self._settings.profile(pod.namespace)) if parsed is not None else None
         if judged is not None and judged.state is State.INJECTED:
             return None
-        look = f"plane-webhook doctor -n {pod.namespace}"
+        elsewhere = "" if self._own == SERVICE else f" --webhook-namespace {self._own}"
+        look = f"plane-webhook doctor -n {pod.namespace}{elsewhere}"
         return f"a pod like it would not come out right now (tried by a server-side dry run). What is wrong: {look}"
 
     def _evict(self, pod: Found) -> None:
@@ -229,9 +231,10 @@ def _lacks_right(error: ApiError) -> bool:
 class Notebook:
     """The courses of all namespaces, in a ConfigMap."""
 
-    def __init__(self, api: Api, own: str) -> None:
-        """Read it. Raises ApiError."""
+    def __init__(self, api: Api, own: str, opted_in: Collection[str]) -> None:
+        """Read it. Raises ApiError. Those of other namespaces than `opted_in` go with the next that is written."""
         self._written = ConfigMap(api, own, COURSES)
+        self._opted_in = opted_in
 
     def courses(self, namespace: str) -> dict[str, Course]:
         """Those of one namespace; none where what is written can't be read."""
@@ -242,6 +245,8 @@ class Notebook:
 
     def write(self, namespace: str, courses: Courses) -> None:
         """Note them. Raises ApiError; a conflict if somebody wrote since it was read."""
-        others = {name: text for name, text in self._written.data.items() if name != namespace}
+        others = {
+            name: text for name, text in self._written.data.items() if name != namespace and name in self._opted_in
+        }
         noted = {namespace: msgspec.json.encode(courses).decode()} if courses else {}
         self._written.write({**others, **noted})

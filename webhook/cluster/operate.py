@@ -30,7 +30,7 @@ from webhook.cluster.exporter import Exporter
 from webhook.cluster.installed import OPERATE, Registration, Secret
 from webhook.cluster.lease import Lease
 from webhook.cluster.logs import Logs
-from webhook.cluster.registration import condition
+from webhook.cluster.registration import condition, left_out
 from webhook.cluster.report import Reporter
 from webhook.settings import Settings
 
@@ -91,6 +91,7 @@ class Operator:
         self._said: set[str] = set()  # with the last pass that came to its end
         self._saying: set[str] = set()  # with this one
         self._counted: float | None = None
+        self._aside: set[str] = set()  # namespaces that are opted in in vain
         self._failure = ("", 0.0)  # what was said last of a pass that failed, and when
 
     def run(self, ended: threading.Event) -> None:
@@ -145,8 +146,18 @@ class Operator:
     def _census(self) -> None:
         """Look at every pod of the namespaces that are opted in, and say what is amiss."""
         opted_in = namespaces(self._api)
+        aside = opted_in.keys() & left_out(self._options.namespace)
+        for name in aside:
+            del opted_in[name]
+        if aside - self._aside:
+            log.line(
+                "warning",
+                f"the namespace {', '.join(sorted(aside))} is opted in, and the registration leaves it out: no pod is "
+                "injected there. Plane and the webhook need a namespace each",
+            )
+        self._aside = aside
         healed = [name for name, labels in opted_in.items() if labels.get(HEAL) == "enabled"]
-        notebook = Notebook(self._api, self._options.namespace) if healed else None
+        notebook = Notebook(self._api, self._options.namespace, opted_in) if healed else None
         every = self._pods.look(opted_in)
         if not self._lease.hold():  # the look may have taken its time
             return

@@ -53,7 +53,6 @@ def manifest(
     settings: Settings, *, client_config: dict[str, Any], ca_bundle: bytes, failure_policy: str = "Ignore"
 ) -> dict[str, Any]:
     """The whole object, ready to apply. `client_config` comes from `service` or `url`, `ca_bundle` is PEM."""
-    own = client_config.get("service", {}).get("namespace", NAME)
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -79,7 +78,7 @@ def manifest(
                         {
                             "key": "kubernetes.io/metadata.name",
                             "operator": "NotIn",
-                            "values": sorted({"kube-system", own}),
+                            "values": sorted(left_out(client_config.get("service", {}).get("namespace", NAME))),
                         }
                     ],
                 },
@@ -93,6 +92,11 @@ def manifest(
             }
         ],
     }
+
+
+def left_out(own: str) -> frozenset[str]:
+    """The namespaces of which no pod is asked about, whatever their labels; `own` is the webhook's."""
+    return frozenset(("kube-system", own))
 
 
 def condition(settings: Settings) -> str:

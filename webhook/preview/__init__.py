@@ -31,6 +31,7 @@ class Source:
     name: str
     text: str
     from_folder: bool = False
+    no_text: str = ""  # why it is not even a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,9 @@ def preview(sources: Iterable[Source], settings: Settings, *, namespace: str = "
     images = {*FOREIGN_IMAGES, *(image for profile in settings.profiles() for image in profile.images)}
     speaks_of_plane = mentions.of_plane(images)
     for source in sources:
+        if source.no_text:
+            made.unjudged.append(Unjudged(source.name, "", source.no_text))
+            continue
         try:
             documents = list(read(source.text, source.name))
         except ManifestError as error:

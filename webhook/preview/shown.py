@@ -113,12 +113,13 @@ def _worst_case(change: Change) -> str:
     publish = change.decision.injection.profile.publish if change.decision.injection else Publish()
     if not publish.confirm:
         return "Tasks are published without confirmation, as Plane itself does: what the broker doesn't get is lost."
-    late = f"Publishing a task takes at most {publish.worst_case:g} s and is an error then"
+    takes = f"takes at most {publish.worst_case:g} s"
     if publish.spool == "none":
-        return f"{late}, for there is no spool."
+        return f"Publishing a task {takes} and is an error then, for there is no spool."
     return (
         f"A task that the broker does not confirm within {publish.patience:g} s is kept in Plane's Redis and delivered "
-        f"later. Where it can't be kept: {late[0].lower()}{late[1:]}."
+        f"later. Where it can't be kept: publishing a task {takes} (one more where Redis doesn't answer) and is an "
+        "error then."
     )
 
 
@@ -135,7 +136,13 @@ def _shade(reason: Reason) -> str:
     return _GREEN if reason in _GOOD else "" if reason in _NEUTRAL else _YELLOW
 
 
+def printable(text: str) -> str:
+    """A line without what moves a cursor: names are as somebody wrote them, and no API server has seen them yet."""
+    return "".join(each if each.isprintable() or each == "\t" else " " for each in text)
+
+
 def _painted(text: str, shade: str, *, colour: bool) -> str:
+    text = printable(text)
     return f"\x1b[{shade}m{text}\x1b[0m" if colour and shade else text
 
 

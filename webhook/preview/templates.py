@@ -1,11 +1,12 @@
 """What makes pods in a manifest: Kubernetes' own kinds by where their template is, every other kind by its shape.
 
-Nothing that speaks of Plane in plain text is passed over in silence: where no pod template holds it, it is told as what
-can't be judged, with its place. Looks at trees only; decides nothing about pods.
+Nothing that speaks of Plane, in plain text or in a Secret, is passed over in silence: where no pod template holds it,
+it is told as what can't be judged, with its place. Looks at trees only; decides nothing about pods.
 """
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ _TEMPLATES: dict[str, tuple[str, ...]] = {
 _GROUPS = ("", "apps", "batch", "extensions")
 # What deploys Plane by its chart is none of Kubernetes' own kinds; those may name it in passing.
 _OWN = re.compile(r"v1|(?:apps|autoscaling|batch|extensions|policy|(?!kustomize\.)[a-z0-9.]+\.k8s\.io)/.*")
+# Where a kind holds others' files, by Kubernetes' own definition in base64.
+_BASE64 = {"Secret": "data", "ConfigMap": "binaryData"}
 # Notes of kubectl's and controllers', not what anybody asked for.
 _NOTES = ("metadata", "status")
 
@@ -81,6 +84,7 @@ def _workloads(document: Document, tree: Any, planes: Callable[[str], bool]) -> 
     if kind == "List" and not isinstance(items, list | None):
         raise ManifestError(f"{document}: List: items is no list")
     if kind.endswith("List") and isinstance(items, list):
+        items[:] = [_typed(item, tree) for item in items]
         for item in items:
             yield from _workloads(document, item, planes)
     elif kind in _TEMPLATES and str(tree.get("apiVersion", "")).rpartition("/")[0] in _GROUPS:
@@ -100,6 +104,14 @@ def _workloads(document: Document, tree: Any, planes: Callable[[str], bool]) -> 
             yield Unjudged(str(document), _called(tree), why)
 
 
+def _typed(item: Any, tree: dict[str, Any]) -> Any:
+    """An item with the kind that a list of one kind leaves out, as the API server makes it; kubectl reads it so."""
+    kind = tree["kind"].removesuffix("List")
+    if not kind or not isinstance(item, dict) or item.keys() & {"kind", "apiVersion"}:
+        return item
+    return {**{key: tree[key] for key in ("apiVersion",) if key in tree}, "kind": kind, **item}
+
+
 class _Search:
     """A walk through one object of a kind that isn't Kubernetes' own; `speaks_at` is the first text of Plane's."""
 
@@ -113,7 +125,7 @@ class _Search:
         if isinstance(tree, dict):
             if isinstance(tree.get("kind"), str) and isinstance(tree.get("metadata"), dict):
                 owner = tree
-            for key, value in tree.items():
+            for key, value in _legible(tree).items():
                 at = f"{place}.{key}" if place else key
                 if _is_template(value):
                     yield Workload(self._document, owner, value, at)
@@ -128,6 +140,20 @@ class _Search:
                     yield from self.templates(owner, value, at)
         elif isinstance(tree, str) and not self.speaks_at and self._planes(tree):
             self.speaks_at = place
+
+
+def _legible(tree: dict[str, Any]) -> dict[str, Any]:
+    """With what a Secret or a ConfigMap holds in base64 as the text that it is."""
+    field = _BASE64.get(str(tree.get("kind")), "")
+    values = tree.get(field)
+    return {**tree, field: {key: _decoded(each) for key, each in values.items()}} if isinstance(values, dict) else tree
+
+
+def _decoded(value: Any) -> Any:
+    try:
+        return base64.b64decode(value).decode(errors="replace")
+    except (TypeError, ValueError):
+        return value
 
 
 def _is_template(tree: Any) -> bool:

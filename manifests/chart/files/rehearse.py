@@ -1,6 +1,7 @@
 """Have the API server rehearse a pod like Plane's (dryRun: nothing is made), and tell whether it would be injected.
 
-Runs in the pod of `helm test` with Python alone. Arguments: the namespace, and the entrypoint that the pod runs.
+Runs in the pod of `helm test` with Python alone. Arguments: the namespace, the entrypoint that the pod runs, and the
+namespace of the webhook.
 """
 
 import json
@@ -16,7 +17,7 @@ ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 PATIENCE = 15  # seconds: a registration acts a moment after it is applied
 NOT_INJECTED = """\
 not injected: the API server would make the pod as it came. One of these is so:
-- no replica is ready: kubectl get pods -l app.kubernetes.io/name=plane-webhook
+- no replica is ready: kubectl -n {own} get pods -l app.kubernetes.io/name=plane-webhook
 - the API server can't reach the port of the webhook's pods: apiserver_admission_webhook_fail_open_count counts that
 - the registration's caBundle has not signed the Secret's tls.crt: the API server's log and the webhook's say so"""
 
@@ -46,13 +47,13 @@ def rehearsed(namespace: str, entrypoint: str) -> dict:
         return json.load(answer)
 
 
-def main(namespace: str, entrypoint: str) -> int:
+def main(namespace: str, entrypoint: str, own: str) -> int:
     """Print what would become of the pod; 0 if it would be injected, else 1."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             annotations = rehearsed(namespace, entrypoint)["metadata"].get("annotations", {})
-            trouble = None if "plane-webhook/injected" in annotations else NOT_INJECTED
+            trouble = None if "plane-webhook/injected" in annotations else NOT_INJECTED.format(own=own)
         except urllib.error.HTTPError as error:
             trouble = f"refused by the API server: {error.read().decode(errors='replace')}"
         except OSError as error:

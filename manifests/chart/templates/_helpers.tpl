@@ -59,6 +59,25 @@ capabilities:
     - ALL
 {{- end }}
 
+{{- /* Of (list GIVEN OURS): what a value gives, which wins, and ours. */}}
+{{- define "plane-webhook.with" -}}
+{{- toYaml (merge dict (first . | default dict) (last .)) }}
+{{- end }}
+
+{{- /* Of (list . PORT): the annotations of a Deployment's pods. */}}
+{{- define "plane-webhook.podAnnotations" -}}
+{{- $values := (first .).Values }}
+{{- if hasKey ($values.podAnnotations | default dict) "plane-webhook/configuration" }}
+{{- fail "podAnnotations has plane-webhook/configuration, by which a changed configuration rolls the pods. Leave it out" }}
+{{- end }}
+{{- /* The configuration is read at the start: a changed one rolls the pods. */}}
+{{- $ours := dict "plane-webhook/configuration" (toYaml $values.configuration | sha256sum) }}
+{{- if not $values.serviceMonitor.enabled }}
+{{- $ours = merge $ours (dict "prometheus.io/scrape" "true" "prometheus.io/port" (last .)) }}
+{{- end }}
+{{- include "plane-webhook.with" (list $values.podAnnotations $ours) }}
+{{- end }}
+
 {{- /* Where a pod runs, and how its image is pulled. */}}
 {{- define "plane-webhook.placement" -}}
 {{- with .Values.image.pullSecrets }}

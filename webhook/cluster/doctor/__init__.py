@@ -14,6 +14,7 @@ from webhook.cluster.doctor import creation, installation, pods
 from webhook.cluster.doctor.finding import NOTES, PROBLEMS, Finding, Report, Row, as_json, shown
 from webhook.cluster.doctor.refused import of_plane, refused
 from webhook.cluster.installed import Installed
+from webhook.cluster.registration import left_out
 
 __all__ = ["NOTES", "PROBLEMS", "Finding", "Report", "Row", "as_json", "examine", "shown"]
 
@@ -32,13 +33,16 @@ def examine(api: Api, own: str, namespace: str | None, *, execute: bool = False)
         found.append(pods.not_opted_in(api, None))
     for name in opted_in if namespace is None else [namespace]:
         found += refused(api, name, partial(of_plane, settings.profile(name).images))
-        if name in opted_in:
+        asked = name in opted_in and name not in left_out(own)
+        if name in left_out(own):
+            found.append(pods.left_out(own, name))
+        elif asked:
             found += creation.findings(api, installed, name, settings, clear=not Report(found, ()).problems)
         else:
             found.append(pods.not_opted_in(api, name))
         census = pods.Census(api, name, settings)
         rows += census.rows()
-        if name in opted_in:
+        if asked:
             found += census.findings()
             found += census.proofs() if execute else ()
     return Report(found, rows)

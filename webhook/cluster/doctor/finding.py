@@ -18,6 +18,7 @@ PROBLEMS: dict[str, str] = {
     "certificate": "the Secret's files belong together, are for the Service, and hold for 29 days more",
     "pods-refused": "pods of Plane's Deployments and ours are taken: Pod Security, a quota, a webhook may refuse them",
     "not-opted-in": "the namespace carries the label",
+    "left-out": "it is neither the webhook's own nor `kube-system`, which the registration leaves out",
     "not-called": "a pod of Plane's that the API server makes by a server-side dry run comes out injected",
     "port-blocked": "where it doesn't: the API server reaches port 8443 of the webhook's pods",
     "old-settings-served": "that pod gets the settings of the configuration in the cluster",

@@ -194,7 +194,7 @@ def _applied(installed: Installed, operator: Mapping[str, Any] | None) -> str:
     own = shlex.quote(installed.namespace)
     release = (installed.deployment["metadata"].get("annotations") or {}).get("meta.helm.sh/release-name")
     if release and not release.startswith("-"):  # an option is no name, however it is quoted
-        return f"helm upgrade {shlex.quote(release)} manifests/chart -n {own} --reuse-values"
+        return f"helm upgrade {shlex.quote(release)} manifests/chart -n {own} --reset-then-reuse-values"
     if operator is not None:
         return f"kubectl apply --server-side -k manifests/{'operate' if _makes(operator) else 'cert-manager'}"
     return (

@@ -41,6 +41,18 @@ def not_opted_in(api: Api, namespace: str | None) -> Finding:
     )
 
 
+def left_out(own: str, namespace: str) -> Finding:
+    """That the registration leaves this namespace out."""
+    whose = "the webhook's" if namespace == own else "the cluster's"
+    return Finding(
+        "left-out",
+        f"namespace/{namespace}",
+        f"it is {whose} own, which the registration leaves out",
+        "the API server does not ask about its pods: none is injected, whatever its label says",
+        f"kubectl get namespaces -L {INJECT}   # Plane and the webhook need a namespace each: install one of them anew",
+    )
+
+
 class Census:
     """The pods of a namespace, read once."""
 
