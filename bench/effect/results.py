@@ -68,11 +68,13 @@ def amiss(cell: Cell, contender: str, score: Mapping[str, Any]) -> str:
     """What ours may never do, as far as this contender did it; empty if it didn't."""
     wrong = {"lost": score["silent"], "hung": score["hung"], "5xx without a cause in the log": score["unexplained"]}
     wrong["5xx"] = score["errors"] if cell.heals else 0
-    wrong["twice"] = score["duplicates"] if cell.clean else 0
-    wrong["out of order"] = score["disordered"] if cell.ordered else 0
+    # What a process had sent and not seen confirmed when it was rotated comes again, and later.
+    rotated = contender == "ours-rotating"
+    wrong["twice"] = score["duplicates"] if cell.clean and not rotated else 0
+    wrong["out of order"] = score["disordered"] if cell.ordered and not rotated else 0
     scale = 1.0 if cell.kind in UNSCALED else SCALE
     worst = PUBLISH.model_copy(update={"timeout": PUBLISH.timeout * scale}).worst_case
-    if not cell.kills and contender != "ours-rotating":
+    if not cell.kills and not rotated:
         wrong["without an answer"] = score["broken"]
         wrong[f"slower than {worst:g} s"] = int(not score["hung"] and score["slowest"] > worst + SLACK)
     said = ", ".join(f"{number} {what}" for what, number in wrong.items() if number)

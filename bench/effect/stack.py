@@ -46,7 +46,9 @@ SCALE = 0.1
 TOO_MANY = 3  # hung requests: then a cell is over, for it would take an hour
 QUEUE = "celery"
 PAUSE = 0.01  # seconds between a client's requests under load: the lab must not measure its own two cores
-QUIET = 5.0  # seconds without an arrival after which what has not arrived is lost: a spool begins within 2 s
+# Seconds without an arrival after which what has not arrived is lost: a spool begins within 2 s. What a process that
+# was rotated had sent, and not seen confirmed, waits until that one counts as dead (10 s) and another one looks (30 s).
+QUIET, FOUND = 5.0, 45.0
 KEY = "the-lab's-own-key-" * 3  # SECRET_KEY: as long as Django wants one
 _tokens = count(1)
 # The last line of a traceback: it stands at the left margin.
@@ -355,10 +357,11 @@ class Stack(Startable):
     def settle(self) -> None:
         """Return when all that was answered 200 has arrived, or when nothing of it arrives any more."""
         wanted = {each for shot in self.shots if shot.status == http.HTTPStatus.OK for each in shot.ids}
-        missing, quiet = len(wanted) + 1, time.monotonic() + QUIET
+        patience = FOUND if self.contender == "ours-rotating" else QUIET
+        missing, quiet = len(wanted) + 1, time.monotonic() + patience
         while (left := wanted - {each for each, _ in self._arrived}) and time.monotonic() < quiet:
             if len(left) < missing:  # others don't count: beat's never end
-                missing, quiet = len(left), time.monotonic() + QUIET
+                missing, quiet = len(left), time.monotonic() + patience
             time.sleep(0.1)
             self.drain()
 
