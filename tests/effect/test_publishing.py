@@ -945,6 +945,48 @@ def test_what_others_wrapped_around_kombu_finds_what_it_finds_without_us(
     assert arrive(broker, 2) == ["first", "own"]
 
 
+def test_celery_s_event_behind_a_task_that_is_kept_holds_nobody_up(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """Before 5.7 Celery tries to send it for ever, which nobody sees where the task's own publish fails first."""
+    with broker.channel() as channel:
+        events = channel.queue_declare("", exclusive=True).queue
+        channel.exchange_declare("celeryev", "topic", durable=True, auto_delete=False)
+        channel.queue_bind(events, "celeryev", "task.sent")
+        with Client(image, url(proxy), redis, f"its.conf.task_send_sent_event = True\n{FIVE}") as client:
+            client.run()
+            wait_for(lambda: channel.queue_declare(events, passive=True).message_count == 1, 5, "the event has come")
+            proxy.refuse()
+            assert sent(client.go_on())
+            proxy.heal()
+            assert arrive(broker, 6) == ["first", *names(5)]
+
+
+CONTROL = """
+send("first")
+wait()
+send("kept")
+tell("revoke", lambda: its.control.revoke("some-task"))
+wait()
+"""
+
+
+def test_remote_control_fails_as_soon_as_without_us_while_the_broker_is_away(
+    image: images.Image, proxy: Proxy, redis: Redis
+) -> None:
+    """A publish leaves its policy for trying again with its connection, which is used for other things too."""
+    took = []
+    for install in ("", "install()"):
+        proxy.heal()
+        with Client(image, url(proxy), redis, CONTROL, install=install) as client:
+            client.run()
+            proxy.refuse()
+            outcome, seconds = client.go_on()["revoke"]
+            took.append(seconds)
+            assert outcome == "OperationalError"
+    assert took[1] < took[0] + AT_ONCE
+
+
 # A signal comes while the answer is waited for; and where a handler of the log publishes what it is given, as Celery's
 # workers do with sys.stderr.
 NESTED = """

@@ -87,14 +87,15 @@ class _Recorder:
 
 def captured(publish, producer, body, args, kwargs, mandatory):
     """The message that `publish`, kombu's own, would send for these arguments."""
-    kwargs = {name: value for name, value in kwargs.items() if name not in ("retry", "retry_policy")}
+    # With `retry`, by which kombu leaves its policy with the connection for whatever else that is used for.
+    kwargs = dict(kwargs)
     declare = [entity for entity in kwargs.pop("declare", None) or () if entity is not None]
     if producer.auto_declare and producer.exchange.name and producer.exchange not in declare:
         declare.append(producer.exchange)
     # As it is, with what subclasses and tracing agents have of it; some ask the channel where it leads.
     stand_in, recorder = object.__new__(type(producer)), _Recorder()
-    recorder.connection = producer.connection
-    stand_in.__dict__.update(producer.__dict__, _channel=recorder, auto_declare=False)
+    recorder.connection = its = producer.connection
+    stand_in.__dict__.update(producer.__dict__, __connection__=its, _channel=recorder, auto_declare=False)
     publish(stand_in, body, *args, **kwargs)
     mandatory = bool(mandatory or recorder.mandatory)
     return Message(recorder.prepared, recorder.exchange, recorder.routing_key, mandatory, declare)

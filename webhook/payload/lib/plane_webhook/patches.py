@@ -37,9 +37,12 @@ def install(publish, redis_url, secret):
     original = Producer.publish
 
     def publish_task(self, body, *args, **kwargs):
+        event = isinstance(body, dict) and body.get("type") == "task-sent"
         # Who brings a channel wants it there: in its transaction, say, or with confirmations of his own.
-        publisher = publisher_for(self.__connection__) if _is_task(body, kwargs.get("headers")) else None
-        if publisher is None or publisher.own.lock.locked():
+        publisher = publisher_for(self.__connection__) if event or _is_task(body, kwargs.get("headers")) else None
+        if event and publisher is not None and not publisher.state.healthy:
+            return None  # Celery before 5.7 would try for ever, and the task that it is about is kept
+        if event or publisher is None or publisher.own.lock.locked():
             return original(self, body, *args, **kwargs)
         from celery import current_app
 
