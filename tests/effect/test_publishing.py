@@ -866,6 +866,172 @@ def test_messages_that_are_no_tasks_go_as_they_would_without_us(image: images.Im
         assert told["unretried"][0] == "OperationalError"
 
 
+# A Broadcast queue is made by each worker that listens, and there may be none; what has been declared stays so here.
+BROADCAST = """
+from kombu.common import Broadcast
+its.conf.task_queues = [Queue("celery"), Broadcast("all")]
+with its.connection_for_write() as connection:
+    its.amqp.queues["all"].exchange(connection.default_channel).declare()
+send("nobody", queue="all")
+with its.connection_for_write() as connection:
+    Broadcast("all", "listens")(connection.default_channel).declare()
+    send("somebody", queue="all")
+    tell(connection.SimpleQueue(Broadcast("all", "listens")).get(timeout=5).headers["id"] + "-came", lambda: None)
+send("no-queue", exchange="amq.topic", routing_key="nowhere")
+"""
+
+
+def test_that_nobody_listens_to_a_broadcast_is_no_error(image: images.Image, proxy: Proxy, redis: Redis) -> None:
+    with Client(image, url(proxy), redis, BROADCAST) as client:
+        told = {name: outcome for name, (outcome, _) in client.run().items()}
+    assert told == {"nobody": "sent", "somebody": "sent", "somebody-came": "sent", "no-queue": "ChannelError"}
+
+
+TRANSACTION = """
+def in_transaction(name, end):
+    with its.connection_for_write() as connection, connection.channel() as channel:
+        channel.tx_select()
+        its.send_task("lab.task", task_id=name, producer=Producer(channel))
+        getattr(channel, end)()
+send("first")
+tell("rolled-back", lambda: in_transaction("rolled-back", "tx_rollback"))
+tell("committed", lambda: in_transaction("committed", "tx_commit"))
+"""
+
+
+def test_who_brings_a_channel_of_his_own_has_his_task_on_it(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, TRANSACTION) as client:
+        assert {outcome for outcome, _ in client.run().values()} == {"sent"}
+    assert arrive(broker, 2) == ["first", "committed"]
+
+
+# As Datadog's tracer does (the channel), Sentry's (the connection), and an application with a class of its own.
+WRAPPED = """
+import kombu.messaging
+found = []
+publish, inner = Producer.publish, Producer._publish
+def traced(self, *arguments, **options):
+    found.append(self.connection.transport.driver_type)
+    return publish(self, *arguments, **options)
+def traced_inside(self, *arguments, **options):
+    found.append(self.channel.connection.host.split(":")[0])
+    return inner(self, *arguments, **options)
+Producer.publish, Producer._publish = traced, traced_inside
+class Own(Producer):
+    def _prepare(self, body, *arguments, **options):
+        found.append(self.mark)
+        return super()._prepare(body, *arguments, **options)
+def publish_own():
+    with its.connection_for_write() as connection:
+        producer = Own(connection)
+        producer.mark = "its-own"
+        its.send_task("lab.task", task_id="own", producer=producer)
+install()
+send("first")
+tell("own", publish_own)
+tell(",".join(found), lambda: None)
+"""
+
+
+def test_what_others_wrapped_around_kombu_finds_what_it_finds_without_us(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    with Client(image, url(proxy), redis, WRAPPED, install="") as client:
+        told = client.run()
+    seen = "amqp,127.0.0.1,amqp,its-own,127.0.0.1"
+    assert {name: outcome for name, (outcome, _) in told.items()} == dict.fromkeys(("first", "own", seen), "sent")
+    assert arrive(broker, 2) == ["first", "own"]
+
+
+def test_celery_s_event_behind_a_task_that_is_kept_holds_nobody_up(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """Before 5.7 Celery tries to send it for ever, which nobody sees where the task's own publish fails first."""
+    with broker.channel() as channel:
+        events = channel.queue_declare("", exclusive=True).queue
+        channel.exchange_declare("celeryev", "topic", durable=True, auto_delete=False)
+        channel.queue_bind(events, "celeryev", "task.sent")
+        with Client(image, url(proxy), redis, f"its.conf.task_send_sent_event = True\n{FIVE}") as client:
+            client.run()
+            wait_for(lambda: channel.queue_declare(events, passive=True).message_count == 1, 5, "the event has come")
+            proxy.refuse()
+            assert sent(client.go_on())
+            proxy.heal()
+            assert arrive(broker, 6) == ["first", *names(5)]
+
+
+CONTROL = """
+send("first")
+wait()
+send("kept")
+tell("revoke", lambda: its.control.revoke("some-task"))
+wait()
+"""
+
+
+def test_remote_control_fails_as_soon_as_without_us_while_the_broker_is_away(
+    image: images.Image, proxy: Proxy, redis: Redis
+) -> None:
+    """A publish leaves its policy for trying again with its connection, which is used for other things too."""
+    took = []
+    for install in ("", "install()"):
+        proxy.heal()
+        with Client(image, url(proxy), redis, CONTROL, install=install) as client:
+            client.run()
+            proxy.refuse()
+            outcome, seconds = client.go_on()["revoke"]
+            took.append(seconds)
+            assert outcome == "OperationalError"
+    assert took[1] < took[0] + AT_ONCE
+
+
+# A signal comes while the answer is waited for; and where a handler of the log publishes what it is given, as Celery's
+# workers do with sys.stderr.
+NESTED = """
+import signal
+def handle(*_):
+    send("in-the-midst")
+class Log:
+    busy = False
+    def write(self, text):
+        if not self.busy:
+            self.busy = True
+            send("of-the-log")
+            self.busy = False
+    def flush(self):
+        pass
+signal.signal(signal.SIGALRM, handle)
+send("first")
+wait()
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+send("interrupted")
+wait()
+sys.stderr = Log()
+send("kept-0")
+send("kept-1")
+wait()
+"""
+
+
+def test_what_is_published_in_the_midst_of_a_publish_goes_as_it_would_without_us(
+    image: images.Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """By a signal's handler it would wait for what it interrupts; by a log's, for itself."""
+    with Client(image, url(proxy), redis, NESTED) as client:
+        client.run()
+        proxy.flow(down=Flow(delay=0.6))
+        told = client.go_on()
+        assert {outcome for outcome, _ in told.values()} == {"sent"}
+        proxy.flow()
+        assert arrive(broker, 3) == ["first", "interrupted", "in-the-midst"]
+        proxy.refuse()
+        assert {outcome for outcome, _ in client.go_on().values()} == {"sent"}
+        log = client.log()
+    assert log.count("the broker is in trouble") == 1, log
+
+
 LAST = """
 atexit.register(lambda: send("at-exit"))
 def late():

@@ -16,7 +16,7 @@ TABLE = (
         "kombu",
         "Producer.publish",
         "a message that is a task is published by the process's own publisher, with confirmation, or kept; "
-        "every other message goes as kombu has it",
+        "every other message, and one for a channel that its caller brings, goes as kombu has it",
         "nothing is replaced, nothing of ours is in effect, and the log says so",
     ),
 )
@@ -37,14 +37,19 @@ def install(publish, redis_url, secret):
     original = Producer.publish
 
     def publish_task(self, body, *args, **kwargs):
-        publisher = publisher_for(self.connection) if _is_task(body, kwargs.get("headers")) else None
-        if publisher is None:
+        event = isinstance(body, dict) and body.get("type") == "task-sent"
+        # Who brings a channel wants it there: in its transaction, say, or with confirmations of his own.
+        publisher = publisher_for(self.__connection__) if event or _is_task(body, kwargs.get("headers")) else None
+        if event and publisher is not None and not publisher.state.healthy:
+            return None  # Celery before 5.7 would try for ever, and the task that it is about is kept
+        if event or publisher is None or publisher.own.lock.locked():
             return original(self, body, *args, **kwargs)
         from celery import current_app
 
         from .message import captured
 
-        message = captured(original, self, body, args, kwargs, publish["mandatory"])
+        # Of what is for a Broadcast queue Celery declares nothing: that is its workers' own, and there may be none.
+        message = captured(original, self, body, args, kwargs, publish["mandatory"] and kwargs.get("declare"))
         # Celery 5.7 says `retry=False` where it tries again itself, for what a worker publishes after a task.
         return publisher.publish(message, bool(kwargs.get("retry") or current_app.conf.task_publish_retry))
 

@@ -88,6 +88,13 @@ class Job:
         self.gate.acquire(blocking=False)
 
 
+class Own(threading.local):
+    """`lock`: held while this thread is at work here. What a signal's handler or a finalizer publishes then can't wait."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
 class Publisher:
     """`template`: a kombu connection that says where the broker is; `spool`: a Spool, or None and `why` there is none.
 
@@ -97,6 +104,7 @@ class Publisher:
     def __init__(self, template, spool, why, patience, timeout):
         self.spool, self.why, self.patience, self.timeout = spool, why, patience, timeout
         self.io, self.lock, self.state = threading.Lock(), threading.Lock(), State()
+        self.own = Own()
         self.jobs = deque()  # not sent yet
         self.putting = WeakSet()  # those whose callers are about to put them into the spool, or were ended before that
         self.retries = True  # whether the last task that was published may be tried again
@@ -117,6 +125,10 @@ class Publisher:
 
     def publish(self, message, retry=True):
         """Return when the message is confirmed or kept; raise what kept it from being either."""
+        with self.own.lock:
+            self._publish(message, retry)
+
+    def _publish(self, message, retry):
         job = Job(message, retry, retry and self.spool is not None)
         self.retries = retry
         running = self.start()
@@ -314,6 +326,7 @@ class Publisher:
     # ---- The thread
 
     def _run(self):
+        self.own.lock.acquire()
         while True:
             try:
                 self._turn()
