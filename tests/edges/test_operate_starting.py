@@ -126,3 +126,49 @@ def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path, capfd: pytest.C
     for command in (["doctor"], ["operate", "--namespace", "x"]):
         assert main([*command, "--kubeconfig", str(tmp_path / "none")]) == 2
         assert f"{tmp_path / 'none'}: " in one_line(capfd)
+
+
+def test_so_is_one_that_the_environment_names(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert main(["doctor"]) == 2
+    assert f"{tmp_path / 'none'}: there is no such file. " in one_line(capfd)
+
+
+def test_where_it_is_looked_for_when_nobody_names_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", "")
+    assert main(["doctor"]) == 2
+    assert "~/.kube/config: there is no such file. Name a kubeconfig with --kubeconfig or KUBECONFIG\n" in one_line(
+        capfd
+    )
+
+
+BROKEN = {
+    "cut": ("clusters: [\nb: {", "while parsing a flow "),
+    "empty": ("", "file is empty"),
+    "a word": ("kubeconfig", "as a kubeconfig: "),
+    "without a context": ("{apiVersion: v1, kind: Config}", "Expected key current-context"),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), BROKEN.values(), ids=BROKEN)
+def test_a_kubeconfig_that_is_broken_is_named_in_one_line(
+    text: str,
+    why: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    for named in ([], ["--kubeconfig", str(path)]):
+        assert main(["doctor", *named]) == 2
+        said = one_line(capfd)
+        assert f"{path}: can't be used as a kubeconfig: " in said
+        assert why in said
+        assert "Name a kubeconfig" not in said
