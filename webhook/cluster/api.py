@@ -209,7 +209,7 @@ class Api:
 def _unusable(named: str, error: Exception) -> str:
     """What is wrong with a kubeconfig, or with each of several, as one line."""
     if not any(os.path.exists(os.path.expanduser(each)) for each in named.split(os.pathsep) if each):  # noqa: PTH110, PTH111 - as the client does
-        return f"{named}: there is no such file. Name a kubeconfig with --kubeconfig or KUBECONFIG"
+        return f"{named}: there is no such file. Name another with --kubeconfig or KUBECONFIG"
     said = " ".join(str(error).split()).rstrip(".")
     return f"{named}: can't be used as a kubeconfig: {said or type(error).__name__}"
 
