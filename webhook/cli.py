@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from webhook.preview import Source
 
 OK, NOTHING, BAD_INPUT = 0, 1, 2
+_UNVERIFIED = "the kubeconfig has insecure-skip-tls-verify: whoever answers is taken for the API server"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -177,6 +178,8 @@ def _operate(options: argparse.Namespace) -> int:
         api = Api.connect(options.kubeconfig)
     except ApiError as error:
         raise _InputError(str(error)) from error
+    if not api.verified:
+        _complain(_UNVERIFIED)
     told = Options(
         namespace=options.namespace,
         secret=options.secret,
@@ -196,6 +199,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
     try:
         api = Api.connect(options.kubeconfig, options.context)
+        if not api.verified:
+            _complain(_UNVERIFIED)
         report = doctor.examine(api, options.webhook_namespace, options.namespace, execute=options.exec)
     except ApiError as error:
         raise _InputError(f"could not look: {error}") from error

@@ -1,5 +1,6 @@
 """A socket to listen on, for whoever serves: one family of addresses, or both."""
 
+import errno
 import socket
 
 
@@ -21,6 +22,17 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     except (OSError, OverflowError) as error:
         why = str(getattr(error, "strerror", error)).partition(" (while")[0]
         raise PortError(
-            f"{option} {port} on {host or 'every address'} can't be listened on ({why}): choose another {option} or "
-            "--host, or end the process that has it"
+            f"{option} {port} on {host or 'every address'} can't be listened on ({why}): {_hint(error, option)}"
         ) from error
+
+
+def _hint(error: OSError | OverflowError, option: str) -> str:
+    """What to do about it."""
+    if isinstance(error, OverflowError):
+        return f"choose another {option}"
+    # `create_server` raises its own in place of the resolver's.
+    if isinstance(error.__context__, socket.gaierror) or error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return "--host takes an address of this machine; without it, all of them are listened on"
+    if error.errno == errno.EADDRINUSE:
+        return f"choose another {option} or --host, or end the process that has it"
+    return f"choose another {option} or --host"

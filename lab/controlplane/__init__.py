@@ -121,9 +121,9 @@ class ControlPlane(Startable):
         found.raise_for_status()
         return [pod for pod in found.json()["items"] if "deletionTimestamp" not in pod["metadata"]]
 
-    def settle(self, namespace: str) -> None:
+    def settle(self, namespace: str, selector: str = "") -> None:
         """Say in a kubelet's place that each pod runs and is ready (a Job's: is done), so rollouts go on."""
-        for pod in self.pods(namespace):
+        for pod in self.pods(namespace, selector):
             done = any(owner["kind"] == "Job" for owner in pod["metadata"].get("ownerReferences", []))
             ready = {"type": "Ready", "status": "False" if done else "True"}
             answer = self.api.patch(

@@ -6,6 +6,7 @@ import ast
 import base64
 import json
 import os
+import shlex
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,12 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lab.controlplane import ControlPlane
+    from webhook.cluster.doctor import Finding
 
 pytestmark = pytest.mark.lab
 
 REPOSITORY = Path(__file__).parents[2]
 PLANE = "doctored"
 REGISTRATION = "mutatingwebhookconfiguration"
+OPERATES = f"app.kubernetes.io/name={OWN}-operate"
 
 
 def doctor(plane: ControlPlane, *words: str) -> tuple[int, str, str]:
@@ -63,12 +66,53 @@ def run(plane: ControlPlane, command: str, folder: Path, *, where: Path = REPOSI
     assert done.returncode == 0, f"{command}\n{done.stderr}"
 
 
+def well(plane: ControlPlane) -> bool:
+    """Whether nothing is wrong, with a kubelet's part played for the Deployment of `operate`, which runs by itself."""
+    plane.settle(OWN, OPERATES)
+    return not findings(plane)
+
+
+def wait(plane: ControlPlane, app: str, reason: str, message: str) -> str:
+    """Play a kubelet whose container waits; the pod's name."""
+    name: str = wait_for(lambda: plane.pods(OWN, f"app.kubernetes.io/name={app}"), 20, "a pod")[0]["metadata"]["name"]
+    state = {"name": "x", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
+    waiting = {"waiting": {"reason": reason, "message": message}}
+    merge = {"content-type": "application/merge-patch+json"}
+    status = {"status": {"containerStatuses": [{**state, "state": waiting}]}}
+    plane.api.patch(f"/api/v1/namespaces/{OWN}/pods/{name}/status", json=status, headers=merge).raise_for_status()
+    return name
+
+
+def test_an_operate_that_can_not_start_is_named_first_and_nothing_is_copied_or_deleted(
+    installed: ControlPlane, tmp_path: Path
+) -> None:
+    """As an install with an image that can't be pulled leaves it: no certificate, no caBundle, nobody serves."""
+    name = wait(installed, f"{OWN}-operate", "ImagePullBackOff", "no such image")
+    found = examine(Api.connect(installed.kubeconfig), OWN, OWN).findings
+    by_it = "registration-differs", "not-trusted", "certificate"
+    assert [each.code for each in found[:5]] == ["operate-not-ready", *by_it[:2], "no-endpoint", by_it[2]]
+    assert found[0].wrong == f"no replica is ready: {name}: ImagePullBackOff no such image"
+    assert f"There is no secret/{SECRET}" in found[0].causes
+    assert {each.fix for each in found if each.code in by_it} == {found[0].fix}, "and nothing that would fail"
+    described = installed.kubectl(*shlex.split(found[0].fix, comments=True)[1:])
+    assert f"Name:             {name}" in described
+    run(installed, found[0].fix, tmp_path)
+
+    def codes() -> dict[str, Finding]:
+        installed.settle(OWN, OPERATES)
+        return {each.code: each for each in examine(Api.connect(installed.kubeconfig), OWN, OWN).findings}
+
+    wait_for(lambda: "operate-not-ready" not in codes(), 20, "it runs, for all that the cluster knows")
+    for code in by_it:
+        assert f"logs --selector {OPERATES} " in codes()[code].fix, "what keeps it from making one"
+
+
 @pytest.fixture(scope="module")
 def healthy(controlplane: ControlPlane, operate: Operate, serving: Webhook) -> Iterator[ControlPlane]:
     """A cluster with nothing wrong, and nobody who would mend it."""
     assert serving.ready()
     controlplane.namespace(PLANE, INJECT)
-    wait_for(lambda: not findings(controlplane), 30, "nothing is wrong")
+    wait_for(lambda: well(controlplane), 30, "nothing is wrong")
     assert operate.terminate() == 0
     yield controlplane
     controlplane.kubectl("delete", "namespace", PLANE, "--wait=false")
@@ -116,7 +160,7 @@ def test_what_is_broken_is_found_and_the_printed_fix_mends_it(healthy: ControlPl
     found = {each["code"]: each for each in findings(healthy)}
     assert found.keys() <= {code, "not-called"}
     run(healthy, found[code]["fix"], tmp_path)
-    wait_for(lambda: not findings(healthy), 60, "nothing is wrong any more")
+    wait_for(lambda: well(healthy), 60, "nothing is wrong any more")
 
 
 def test_pods_that_pod_security_refuses_are_found_and_let_in(healthy: ControlPlane, tmp_path: Path) -> None:
@@ -148,12 +192,7 @@ def test_replicas_that_are_not_ready_are_found_with_what_they_wait_for(healthy: 
         patch = [{"op": "replace", "path": "/endpoints/0/conditions/ready", "value": yes}]
         healthy.kubectl("-n", OWN, "patch", "endpointslice", OWN, "--type=json", "-p", json.dumps(patch))
 
-    name = healthy.pods(OWN, f"app.kubernetes.io/name={OWN}")[0]["metadata"]["name"]
-    waiting = {"reason": "ImagePullBackOff", "message": "no such\x1b[31m image"}
-    state = {"name": "webhook", "image": "x", "imageID": "", "ready": False, "restartCount": 0}
-    status = {"status": {"containerStatuses": [{**state, "state": {"waiting": waiting}}]}}
-    merge = {"content-type": "application/merge-patch+json"}
-    healthy.api.patch(f"/api/v1/namespaces/{OWN}/pods/{name}/status", json=status, headers=merge).raise_for_status()
+    name = wait(healthy, OWN, "ImagePullBackOff", "no such\x1b[31m image")
     ready(yes=False)
     (found,) = findings(healthy)
     assert (found["code"], found["wrong"]) == (
@@ -444,7 +483,7 @@ def test_a_certificate_that_you_made_is_found_in_time_and_replaced_as_the_how_to
     healthy.local_service(OWN, OWN)  # the lab's is another one
     patch(healthy, "/webhooks/0/clientConfig/service/port", serving.port)
     operate.start()
-    wait_for(lambda: not findings(healthy), 60, "it is as before", need=[operate.process])
+    wait_for(lambda: well(healthy), 60, "it is as before", need=[operate.process])
     assert operate.terminate() == 0
 
 
@@ -452,11 +491,24 @@ def test_it_says_when_it_could_not_look(healthy: ControlPlane, tmp_path: Path) -
     code, printed, said = doctor(healthy, "--webhook-namespace", "elsewhere")
     assert (code, printed) == (2, "")
     assert "there is no Deployment plane-webhook in the namespace elsewhere" in said
+    assert said.endswith("(--webhook-namespace), or install it\n")
     gone = tmp_path / "kubeconfig"
     gone.write_text(healthy.kubeconfig.read_text().replace(healthy.url, "https://127.0.0.1:1"))
     code, printed, said = doctor(healthy, "--kubeconfig", str(gone))
     assert (code, printed) == (2, "")
     assert "could not look" in said
+
+
+def test_an_api_server_that_nobody_checks_is_said_once(healthy: ControlPlane, tmp_path: Path) -> None:
+    config = json.loads(healthy.kubeconfig.read_text())
+    del config["clusters"][0]["cluster"]["certificate-authority"]
+    config["clusters"][0]["cluster"]["insecure-skip-tls-verify"] = True
+    (tmp_path / "kubeconfig").write_text(json.dumps(config))
+    code, printed, said = doctor(healthy, "-n", PLANE, "--kubeconfig", str(tmp_path / "kubeconfig"))
+    assert (code, printed) == (0, "nothing is wrong\n")
+    assert said == (
+        "plane-webhook: the kubeconfig has insecure-skip-tls-verify: whoever answers is taken for the API server\n"
+    )
 
 
 def test_a_deleted_registration_is_found_and_applied_again(healthy: ControlPlane, tmp_path: Path) -> None:

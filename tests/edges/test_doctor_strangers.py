@@ -14,11 +14,14 @@ import re
 import socket
 import subprocess
 import time
+from datetime import UTC, datetime
 from threading import Thread
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
+import certs
 from tests.edges.strangers import Cluster, api
 from webhook.admission import review
 from webhook.cluster.api import ApiError, Ended
@@ -103,13 +106,57 @@ def test_names_of_the_installation_are_only_names(release: str, tmp_path: Path) 
         paste(each.fix, tmp_path)
 
 
+@pytest.mark.parametrize("secret", [None, {}, {"ca.crt": "YQ=="}])
+def test_nothing_is_copied_from_a_secret_that_will_not_do(secret: dict[str, str] | None) -> None:
+    """An empty caBundle would be written, or none: what makes the Secret is proposed, here without `operate`."""
+    registered = {"metadata": {"name": OWN, "resourceVersion": "1"}, "webhooks": [{"name": f"inject.pods.{OWN}"}]}
+    objects = installed("tls")
+    objects["/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/plane-webhook"] = registered
+    if secret is not None:
+        stored = {"metadata": {"name": "tls", "resourceVersion": "1"}, "data": secret}
+        objects[f"/api/v1/namespaces/{OWN}/secrets/tls"] = stored
+    with Cluster(objects) as cluster:
+        found = {each.code: each for each in installation.findings(cluster, Installed(cluster, OWN), Settings())}
+    assert found["not-trusted"].fix == found["certificate"].fix
+    assert found["certificate"].fix.startswith("plane-webhook certs issue ")
+
+
+DOWN: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "operate-scaled-to-zero": ({"replicas": 0}, {"readyReplicas": 1}, "scale deployment/plane-webhook-operate "),
+    "operate-not-ready": ({"replicas": 1}, {}, "describe pods -l app.kubernetes.io/name=plane-webhook-operate "),
+}
+
+
+@pytest.mark.parametrize("code", DOWN)
+def test_a_secret_stays_that_nobody_would_make_anew(code: str) -> None:
+    """A bad one may be better than none, until `operate` runs."""
+    spec, status, does = DOWN[code]
+    containers = [{"args": ["operate", "--certificates=manage"]}]
+    operate = {"spec": {**spec, "template": {"spec": {"containers": containers}}}, "status": status}
+    objects = installed("tls")
+    objects[f"/apis/apps/v1/namespaces/{OWN}/deployments/plane-webhook-operate"] = operate
+    secret = {"metadata": {"name": "tls", "resourceVersion": "1"}, "data": {"ca.crt": "YQ=="}}
+    objects[f"/api/v1/namespaces/{OWN}/secrets/tls"] = secret
+    with Cluster(objects) as cluster:
+        found = {each.code: each for each in installation.findings(cluster, Installed(cluster, OWN), Settings())}
+    assert next(iter(found)) == code
+    assert does in found[code].fix
+    assert found["certificate"].fix == found[code].fix
+    assert "There is no secret" not in found[code].causes
+
+
 def test_the_authority_is_copied_whatever_the_secret_is_called(tmp_path: Path) -> None:
     """That command runs another one within quotes."""
     registration = {
         "metadata": {"name": OWN, "resourceVersion": "1"},
         "webhooks": [{"name": f"inject.pods.{OWN}"}],
     }
-    objects = installed("it's\"$(touch owned)")
+    name = "it's\"$(touch owned)"
+    objects = installed(name)
+    pair = certs.generate([f"{OWN}.{OWN}.svc"], days=20, now=datetime.now(UTC))
+    data = {file: base64.b64encode(content).decode() for file, content in pair.items()}
+    secret = {"metadata": {"name": name, "resourceVersion": "1"}, "data": data}
+    objects[f"/api/v1/namespaces/{OWN}/secrets/" + quote(name, safe="'$()")] = secret
     objects["/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/plane-webhook"] = registration
     with Cluster(objects) as cluster:
         found = {each.code: each for each in installation.findings(cluster, Installed(cluster, OWN), Settings())}
@@ -120,6 +167,10 @@ def test_the_authority_is_copied_whatever_the_secret_is_called(tmp_path: Path) -
     said = subprocess.run(["bash", "-c", fix], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     value = "<it's\"$(touch owned)>"
     path = "/webhooks/0/clientConfig/caBundle"
+    for get in ("exit 1", "exit 0"):  # the Secret has gone since, or its ca.crt
+        (tmp_path / "kubectl").write_text(f'#!/bin/sh\nif [ "$3" = get ]; then {get}; else echo "$5"; fi\n')
+        none = subprocess.run(["bash", "-c", fix], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert (none.returncode, none.stdout) == (1, ""), "nothing is written over what is there"
     assert said.stdout.strip() == f'[{{"op":"add","path":"{path}","value":"{value}"}}]'
 
 

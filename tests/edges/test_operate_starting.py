@@ -27,12 +27,12 @@ def kubeconfig(tmp_path: Path) -> Path:
     return written(tmp_path / "kubeconfig", "http://127.0.0.1:1")
 
 
-def written(path: Path, server: str) -> Path:
+def written(path: Path, server: str, **how: bool) -> Path:
     named = {"name": "a"}
     config = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{**named, "cluster": {"server": server}}],
+        "clusters": [{**named, "cluster": {"server": server, **how}}],
         "users": [{**named, "user": {"token": "x"}}],
         "contexts": [{**named, "context": {"cluster": "a", "user": "a"}}],
         "current-context": "a",
@@ -57,6 +57,17 @@ def test_a_metrics_port_that_is_taken(kubeconfig: Path, capfd: pytest.CaptureFix
         f"plane-webhook: --metrics-port {port} on 127.0.0.1 can't be listened on (Address already in use): choose "
         "another --metrics-port or --host, or end the process that has it\n"
     )
+
+
+def test_an_api_server_that_nobody_checks_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    insecure = written(tmp_path / "kubeconfig", "https://127.0.0.1:1", **{"insecure-skip-tls-verify": True})
+    with socket.create_server(("127.0.0.1", 0)) as other:  # so that it ends
+        port = str(other.getsockname()[1])
+        words = ["--namespace", "x", "--kubeconfig", str(insecure), "--host", "127.0.0.1", "--metrics-port", port]
+        assert main(["operate", *words]) == 2
+    first, second = capfd.readouterr().err.splitlines()
+    assert "insecure-skip-tls-verify: whoever answers is taken for the API server" in first
+    assert "can't be listened on" in second
 
 
 @pytest.mark.parametrize("host", ["", "::", "::1", "0.0.0.0", "127.0.0.1"])
@@ -126,3 +137,46 @@ def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path, capfd: pytest.C
     for command in (["doctor"], ["operate", "--namespace", "x"]):
         assert main([*command, "--kubeconfig", str(tmp_path / "none")]) == 2
         assert f"{tmp_path / 'none'}: " in one_line(capfd)
+
+
+def test_so_is_one_that_the_environment_names(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert main(["doctor"]) == 2
+    assert f"{tmp_path / 'none'}: there is no such file. " in one_line(capfd)
+
+
+def test_where_it_is_looked_for_when_nobody_names_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", "")
+    assert main(["doctor"]) == 2
+    assert "~/.kube/config: there is no such file. Name another with --kubeconfig or KUBECONFIG\n" in one_line(capfd)
+
+
+BROKEN = {
+    "cut": ("clusters: [\nb: {", "while parsing a flow "),
+    "empty": ("", "file is empty"),
+    "a word": ("kubeconfig", "as a kubeconfig: "),
+    "without a context": ("{apiVersion: v1, kind: Config}", "Expected key current-context"),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), BROKEN.values(), ids=BROKEN)
+def test_a_kubeconfig_that_is_broken_is_named_in_one_line(
+    text: str,
+    why: str,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    for named in ([], ["--kubeconfig", str(path)]):
+        assert main(["doctor", *named]) == 2
+        said = one_line(capfd)
+        assert f"{path}: can't be used as a kubeconfig: " in said
+        assert why in said

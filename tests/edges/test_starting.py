@@ -42,12 +42,20 @@ def test_a_port_that_is_taken(start: Start, option: str) -> None:
     [
         ({"host": "192.0.2.1"}, "on 192.0.2.1 can't be listened on (Cannot assign requested address)"),
         ({"host": "no such host"}, "on no such host can't be listened on ("),
+        ({"host": "300.1.1.1"}, "on 300.1.1.1 can't be listened on ("),
         ({"port": 70_000}, "--port 70000 on 127.0.0.1 can't be listened on ("),
         ({"metrics_port": -1}, "--metrics-port -1 on 127.0.0.1 can't be listened on ("),
     ],
 )
 def test_an_address_that_can_not_be_had(start: Start, options: dict[str, str | int], why: str) -> None:
-    assert why in start(**options)
+    """And what to do fits: there is no process that has it."""
+    said = start(**options)
+    assert why in said
+    (option,) = options
+    hint = f"choose another --{option.replace('_', '-')}\n"
+    if option == "host":
+        hint = "--host takes an address of this machine; without it, all of them are listened on\n"
+    assert said.endswith(f": {hint}")
 
 
 def test_a_directory_that_is_not_there(start: Start, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ plugins, proxies. Its models are left alone: they cost tens of MB and drop field
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -28,6 +29,7 @@ from webhook import __version__
 # Seconds to connect, and between two bytes of an answer. An API server that is asked for one object needs milliseconds.
 TIMEOUT = urllib3.Timeout(connect=5.0, read=10.0)
 _LONGEST_REFUSAL = 64 * 1024  # bytes that are read of one; a Status has some hundred
+_KUBECONFIG = "~/.kube/config"  # where nobody names one, as with kubectl
 _APPLY = "application/apply-patch+yaml"  # JSON is YAML
 
 
@@ -61,6 +63,9 @@ class Api:
         # Nothing is asked twice behind our back: each pass asks again by itself.
         configuration.retries = urllib3.Retry(0)
         self._configuration = configuration
+        self.verified = bool(configuration.verify_ssl)  # whether who answers is looked at; whoever may print says so
+        if not self.verified:  # else it complains of each request
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self._pool = kubernetes.client.ApiClient(configuration).rest_client.pool_manager
         self.date: datetime | None = None  # by the API server's clock, of its last answer; None: it named none
 
@@ -71,6 +76,7 @@ class Api:
         Raises ApiError.
         """
         configuration = kubernetes.client.Configuration()
+        named = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or _KUBECONFIG
         try:
             try:
                 if kubeconfig or context:
@@ -78,15 +84,10 @@ class Api:
                 kubernetes.config.load_incluster_config(client_configuration=configuration)
             except kubernetes.config.ConfigException:
                 kubernetes.config.load_kube_config(
-                    config_file=str(kubeconfig) if kubeconfig else None,
-                    context=context,
-                    client_configuration=configuration,
+                    config_file=named, context=context, client_configuration=configuration
                 )
         except Exception as error:  # the client raises whatever its parts raise
-            why = f"{kubeconfig}: {error}" if kubeconfig else str(error)
-            raise ApiError(
-                f"no cluster to talk to: {why.rstrip('.')}. Name a kubeconfig with --kubeconfig or KUBECONFIG"
-            ) from error
+            raise ApiError(f"no cluster to talk to: {_unusable(named, error)}") from error
         return cls(configuration)
 
     def find(self, path: str, **query: str) -> bytes | None:
@@ -203,6 +204,14 @@ class Api:
             raise ApiError(f"POST {path}: no answer: {_short(error)}") from error
         code, why = _exit(channels[_ERROR])
         return Ended(code, bytes(channels[_OUT]), bytes(channels[_ERR]) or why.encode(), cut)
+
+
+def _unusable(named: str, error: Exception) -> str:
+    """What is wrong with a kubeconfig, or with each of several, as one line."""
+    if not any(os.path.exists(os.path.expanduser(each)) for each in named.split(os.pathsep) if each):  # noqa: PTH110, PTH111 - as the client does
+        return f"{named}: there is no such file. Name another with --kubeconfig or KUBECONFIG"
+    said = " ".join(str(error).split()).rstrip(".")
+    return f"{named}: can't be used as a kubeconfig: {said or type(error).__name__}"
 
 
 def _within(seconds: float, connect: Callable[[], Any]) -> Any:

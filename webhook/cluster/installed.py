@@ -31,8 +31,8 @@ class Installed:
         found = api.find(f"/apis/apps/v1/namespaces/{namespace}/deployments/{SERVICE}")
         if found is None:
             raise ApiError(
-                f"there is no Deployment {SERVICE} in the namespace {namespace}; name the right one: "
-                "--webhook-namespace"
+                f"there is no Deployment {SERVICE} in the namespace {namespace}; name the right one "
+                "(--webhook-namespace), or install it"
             )
         self.deployment: dict[str, Any] = msgspec.json.decode(found)
         volumes = {each["name"]: each for each in self.deployment["spec"]["template"]["spec"].get("volumes") or ()}

@@ -9,12 +9,14 @@ from typing import Literal
 
 # Of each finding what is looked at. Notes are at the end: they are so, and can't be helped from here.
 PROBLEMS: dict[str, str] = {
+    "operate-not-ready": "a replica of `plane-webhook-operate` is ready, where it is installed: it makes the "
+    "certificate, unless you or cert-manager do",
+    "operate-scaled-to-zero": "replicas of it are wanted",
     "not-registered": "the MutatingWebhookConfiguration is there, with our webhook in it",
     "registration-differs": "its rules, selectors and conditions are those of the configuration in the cluster",
     "not-trusted": "its caBundle has the authority that signed the Secret's certificate",
     "webhook-scaled-to-zero": "replicas of the webhook are wanted",
     "no-endpoint": "one of them is ready",
-    "operate-scaled-to-zero": "the same of `plane-webhook-operate`, where it is installed",
     "certificate": "the Secret's files belong together, are for the Service, and hold for 29 days more",
     "pods-refused": "pods of Plane's Deployments and ours are taken: Pod Security, a quota, a webhook may refuse them",
     "not-opted-in": "the namespace carries the label",

@@ -33,29 +33,66 @@ def findings(api: Api, installed: Installed, settings: Settings) -> Iterator[Fin
     operates = api.find(f"/apis/apps/v1/namespaces/{own}/deployments/{OPERATE}")
     operator = msgspec.json.decode(operates) if operates is not None else None
     files = Secret(api, own, installed.secret).files
+    down = _operate(api, installed, operator, files)
+    if down is not None:
+        yield down  # first: what is found after it may be its doing
+    does = _does(installed, operator, down)
+    made = _made(installed, does, keep=down is not None or files is None)
     if files is not None and not files.get("ca.crt") and not _makes(operator):
         files = {**files, "ca.crt": registration.bundle or b""}  # it need not have one: who made it knows who signed it
-    yield from _registration(installed, registration, settings, files, operator)
+    yield from _registration(installed, registration, settings, _applied(installed, operator), does)
+    yield from _trust(installed, registration, files, made)
     yield from _replicas(api, installed)
-    if operator is not None and operator["spec"].get("replicas", 1) == 0:
-        yield Finding(
-            "operate-scaled-to-zero",
-            f"{own}/deployment/{OPERATE}",
-            "it has no replicas",
-            "nobody renews the certificate, or looks for pods that slipped by",
-            f"kubectl -n {shlex.quote(own)} scale deployment/{OPERATE} --replicas=1",
-        )
-    yield from _certificate(installed, files, operator)
+    yield from _certificate(installed, files, made)
     yield from refused(api, own, lambda each: each["metadata"]["name"] in (SERVICE, OPERATE))
 
 
+def _operate(api: Api, installed: Installed, operator: Mapping[str, Any] | None, files: Files | None) -> Finding | None:
+    """What is wrong with `operate` as a whole. Raises ApiError."""
+    if operator is None:
+        return None
+    wanted = operator["spec"].get("replicas", 1) != 0
+    if wanted and (operator.get("status") or {}).get("readyReplicas"):
+        return None
+    own = installed.namespace
+    where = f"{own}/deployment/{OPERATE}"
+    causes = "while it doesn't run, nobody looks for pods that slipped by"
+    if _makes(operator):
+        causes += ", makes or renews the certificate, or writes the registration's caBundle"
+        if files is None:
+            causes += f". There is no secret/{installed.secret}, without which no replica of the webhook can start"
+    if not wanted:
+        scale = f"kubectl -n {shlex.quote(own)} scale deployment/{OPERATE} --replicas=1"
+        return Finding("operate-scaled-to-zero", where, "it has no replicas", causes, scale)
+    return Finding("operate-not-ready", where, _unready(api, own, OPERATE), causes, _describe(own, OPERATE))
+
+
+def _does(installed: Installed, operator: Mapping[str, Any] | None, down: Finding | None) -> str | None:
+    """What says why `operate` doesn't do what is its own (Secret, caBundle, condition); None where that isn't so."""
+    if not _makes(operator):
+        return None
+    if down is not None:
+        return down.fix
+    logs = f"logs --selector app.kubernetes.io/name={OPERATE} --prefix --tail -1   # operate sets it; what keeps it?"
+    return f"kubectl -n {shlex.quote(installed.namespace)} {logs}"
+
+
+def _made(installed: Installed, does: str | None, *, keep: bool) -> str:
+    """The command that has the Secret made; `keep`: not by deleting it, for it is missing, or nobody made another."""
+    kubectl = f"kubectl -n {shlex.quote(installed.namespace)}"
+    if does is None:
+        return (
+            f"plane-webhook certs issue --force --dir tls --host {shlex.quote(_host(installed))}   # and the next "
+            f"steps of docs/how-to/certificate-by-hand.md; with cert-manager: {kubectl} describe certificate"
+        )
+    delete = f"{kubectl} delete secret {shlex.quote(installed.secret)} --ignore-not-found   # operate makes another"
+    return does if keep else delete
+
+
 def _registration(
-    installed: Installed,
-    registration: Registration,
-    settings: Settings,
-    files: Files | None,
-    operator: Mapping[str, Any] | None,
+    installed: Installed, registration: Registration, settings: Settings, applied: str, does: str | None
 ) -> Iterator[Finding]:
+    """`applied` is the command that applies it again; `does` as of `_does`."""
     webhook = registration.webhook
     if webhook is None:
         yield Finding(
@@ -63,27 +100,28 @@ def _registration(
             _WHERE,
             "it is missing, or lacks our webhook",
             "the API server asks nobody: no pod of Plane is injected",
-            _applied(installed, operator),
+            applied,
         )
         return
-    yield from _trust(installed, registration, files)
     client_config = service(f"{installed.namespace}/{SERVICE}")
-    made = manifest(settings, client_config=client_config, ca_bundle=b"")["webhooks"][0]
+    wanted = manifest(settings, client_config=client_config, ca_bundle=b"")["webhooks"][0]
     path = f"/webhooks/{registration.at}"
     # The API server keeps them by name, so others may stand beside ours: no fix takes those away.
-    (ours,) = made["matchConditions"]
+    (ours,) = wanted["matchConditions"]
     conditions = webhook.get("matchConditions") or []
     foreign = [each for each in conditions if each["name"] != CONDITION]
-    made["matchConditions"] = conditions if ours in conditions else [*foreign, ours]
-    other = [field for field in _FIELDS if webhook.get(field) != made[field]]
+    wanted["matchConditions"] = conditions if ours in conditions else [*foreign, ours]
+    other = [field for field in _FIELDS if webhook.get(field) != wanted[field]]
     if other:
-        patch = json.dumps([{"op": "add", "path": f"{path}/{field}", "value": made[field]} for field in other])
+        # `operate` sets the condition where there is none, and keeps it right only if nobody else has set it.
+        left = "" if does is None or len(foreign) < len(conditions) else "matchConditions"
+        ops = [{"op": "add", "path": f"{path}/{each}", "value": wanted[each]} for each in other if each != left]
         yield Finding(
             "registration-differs",
             _WHERE,
             f"{', '.join(other)} not as the configuration has it",
             "the API server asks about other pods than those that are to be injected",
-            f"kubectl patch {_WHERE} --type=json -p {shlex.quote(patch)}",
+            f"kubectl patch {_WHERE} --type=json -p {shlex.quote(json.dumps(ops))}" if ops else does or "",
         )
     for at, each in enumerate(conditions):
         if each in foreign:
@@ -98,10 +136,14 @@ def _registration(
             )
 
 
-def _trust(installed: Installed, registration: Registration, files: Files | None) -> Iterator[Finding]:
+def _trust(installed: Installed, registration: Registration, files: Files | None, made: str) -> Iterator[Finding]:
+    """`made` is the command that has the Secret made: as long as it won't do, there is nothing to copy."""
+    if registration.webhook is None:
+        return
     bundle = registration.bundle
     wrong = "it has no caBundle"
-    if bundle and files and amiss(files, host=_host(installed), now=datetime.now(UTC)) is None:
+    good = files is not None and amiss(files, host=_host(installed), now=datetime.now(UTC)) is None
+    if bundle and files and good:
         try:
             certs.check(files["tls.crt"], files["tls.key"], bundle, now=datetime.now(UTC))
         except certs.CertificateError:
@@ -111,15 +153,19 @@ def _trust(installed: Installed, registration: Registration, files: Files | None
     elif bundle:
         return  # there is nothing to compare it with: `certificate` says so
     own, secret = shlex.quote(installed.namespace), shlex.quote(installed.secret)
-    text = f"$(kubectl -n {own} get secret {secret} -o jsonpath='{{.data.ca\\.crt}}')"  # quoted by rules of its own
     path = f"/webhooks/{registration.at}/clientConfig/caBundle"
-    patch = f'[{{\\"op\\":\\"add\\",\\"path\\":\\"{path}\\",\\"value\\":\\"{text}\\"}}]'
+    patch = f'[{{\\"op\\":\\"add\\",\\"path\\":\\"{path}\\",\\"value\\":\\"$ca\\"}}]'
+    # Never an empty one: the Secret may go before this is pasted.
+    copy = (
+        f"ca=$(kubectl -n {own} get secret {secret} -o jsonpath='{{.data.ca\\.crt}}') && [ \"$ca\" ] && "
+        f'kubectl patch {_WHERE} --type=json -p "{patch}"'
+    )
     yield Finding(
         "not-trusted",
         _WHERE,
         wrong,
         "the API server trusts no replica, so calls fail: pods of Plane are created without the injection, or refused",
-        f'kubectl patch {_WHERE} --type=json -p "{patch}"',
+        copy if good else made,
     )
 
 
@@ -134,20 +180,24 @@ def _replicas(api: Api, installed: Installed) -> Iterator[Finding]:
             f"kubectl -n {shlex.quote(own)} scale deployment/{SERVICE} --replicas=2",
         )
     elif not any(each.ready for each in endpoints(api, own)):
-        why = "; ".join(_waiting(api, own))
-        yield Finding(
-            "no-endpoint",
-            f"{own}/service/{SERVICE}",
-            f"no replica is ready{': ' if why else ''}{why}",
-            _UNANSWERED,
-            f"kubectl -n {shlex.quote(own)} describe pods -l app.kubernetes.io/name={SERVICE}   # its last lines say "
-            "what they wait for",
-        )
+        where = f"{own}/service/{SERVICE}"
+        yield Finding("no-endpoint", where, _unready(api, own, SERVICE), _UNANSWERED, _describe(own, SERVICE))
 
 
-def _waiting(api: Api, own: str) -> Iterator[str]:
-    """Why pods of the webhook are not ready, in the kubelet's or the scheduler's words."""
-    query = {"labelSelector": f"app.kubernetes.io/name={SERVICE}", "limit": "10"}
+def _describe(own: str, deployment: str) -> str:
+    selector = f"app.kubernetes.io/name={deployment}"
+    return f"kubectl -n {shlex.quote(own)} describe pods -l {selector}   # its last lines say what they wait for"
+
+
+def _unready(api: Api, own: str, deployment: str) -> str:
+    """That no replica of one of ours is ready, and what is said of that. Raises ApiError."""
+    why = "; ".join(_waiting(api, own, deployment))
+    return f"no replica is ready{': ' if why else ''}{why}"
+
+
+def _waiting(api: Api, own: str, deployment: str) -> Iterator[str]:
+    """Why its pods are not ready, in the kubelet's or the scheduler's words. Raises ApiError."""
+    query = {"labelSelector": f"app.kubernetes.io/name={deployment}", "limit": "10"}
     found = msgspec.json.decode(api.request("GET", f"/api/v1/namespaces/{own}/pods", query=query))
     for pod in found["items"]:
         status = pod.get("status") or {}
@@ -159,7 +209,7 @@ def _waiting(api: Api, own: str) -> Iterator[str]:
             yield f"{pod['metadata']['name']}: {harmless(said_so)}"
 
 
-def _certificate(installed: Installed, files: Files | None, operator: Mapping[str, Any] | None) -> Iterator[Finding]:
+def _certificate(installed: Installed, files: Files | None, made: str) -> Iterator[Finding]:
     own, now = installed.namespace, datetime.now(UTC)
     problem = amiss(files, host=_host(installed), now=now)
     if problem is None and files is not None:
@@ -168,18 +218,13 @@ def _certificate(installed: Installed, files: Files | None, operator: Mapping[st
             problem = f"the certificate ends on {ends:%Y-%m-%d %H:%M} UTC and was not renewed"
     if problem is None:
         return
-    kubectl, secret = f"kubectl -n {shlex.quote(own)}", shlex.quote(installed.secret)
-    host = shlex.quote(_host(installed))
-    issue = f"plane-webhook certs issue --force --dir tls --host {host}   # and the next steps of "
     yield Finding(
         "certificate",
         f"{own}/secret/{installed.secret}",
         problem,
         "replicas that start now can't serve; when what is served ends, and the API server's open connections, pods of "
         "Plane are created without the injection, or refused",
-        f"{kubectl} delete secret {secret} --ignore-not-found   # operate makes another"
-        if _makes(operator)
-        else issue + f"docs/how-to/certificate-by-hand.md; with cert-manager: {kubectl} describe certificate",
+        made,
     )
 
 
