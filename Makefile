@@ -12,10 +12,10 @@ PYTEST := $(RUN) -m pytest -q -n 2 --dist loadfile
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: lab ## the main job, before and after: on a real node where it is built (or LAB_NODE=1), else on a control plane alone
+demo: $(READY) ## the main job, before and after: on a real node where it is built (or LAB_NODE=1), else on a control plane alone
 	@$(RUN) -m lab.demo
 
-test: check unit lab-tests ## everything that CI runs
+test: check unit lab-tests ## everything that CI runs (some 40 minutes on two cores, the first time half an hour more)
 
 check: $(READY) ## style, types, and which room may import which
 	@$(VENV)/bin/ruff check && $(VENV)/bin/ruff format --check && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports --no-cache

@@ -4,9 +4,9 @@ import argparse
 import sys
 from functools import partial
 
-from lab import actionlint, images, ourimage
+from lab import actionlint, ourimage, ready
 from lab.cache import LabError, say
-from lab.controlplane.programs import DEMO, PROGRAMS, binary
+from lab.controlplane.programs import DEMO, PROGRAMS
 from lab.node import ensure_possible
 from lab.node.programs import binaries
 from lab.packages import TESTS, ensure_packages
@@ -21,10 +21,7 @@ def main() -> int:
     parser.add_argument("--node", action="store_true", help="also what only `make node` needs")
     given = parser.parse_args()
     try:
-        ensure_packages()
-        images.build()
-        for name in PROGRAMS if given.tests else DEMO:
-            binary(name)
+        ready.ensure(PROGRAMS if given.tests else DEMO)
         if given.node:
             ensure_possible()
             binaries(policies=True)

@@ -23,9 +23,14 @@ def section(page: str, heading: str) -> str:
 
 
 def blocks(page: str, heading: str) -> list[str]:
-    """Return the fenced blocks of a section, as a shell takes them."""
-    found = re.findall(r"^( *)```\n(.*?)^\1```", section(page, heading), re.MULTILINE | re.DOTALL)
-    return [textwrap.dedent(block) for _, block in found]
+    """Return the fenced blocks of a section that a shell takes: those that name no language."""
+    return fenced(page, heading, "")
+
+
+def fenced(page: str, heading: str, language: str) -> list[str]:
+    """Return the fenced blocks of a section that name this language."""
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^\1```", section(page, heading), re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for _, named, block in found if named == language]
 
 
 def commands(page: str, heading: str) -> list[str]:
@@ -33,9 +38,10 @@ def commands(page: str, heading: str) -> list[str]:
     return [line for line in "".join(blocks(page, heading)).splitlines() if not line.startswith("#")]
 
 
-def run(plane: ControlPlane, text: str, folder: Path) -> str:
-    """Return what bash printed that was given this text in a folder. It must exit 0."""
-    words = ["bash", "-euo", "pipefail", "-c", text]
+def run(plane: ControlPlane, text: str, folder: Path, *, helm: Path | None = None) -> str:
+    """Return what bash printed that was given this text in a folder. It must exit 0. `helm`: another one than usual."""
+    other = f'helm() {{ "{helm}" "$@"; }}\n' if helm else ""
+    words = ["bash", "-euo", "pipefail", "-c", other + text]
     done = subprocess.run(
         words, cwd=folder, env=plane.environment(), capture_output=True, text=True, check=False, timeout=300
     )

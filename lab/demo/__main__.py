@@ -1,4 +1,7 @@
-"""Tells the story on a node where there can be one at once, and on a control plane alone elsewhere."""
+"""Tells the story on a node where there can be one at once, and on a control plane alone elsewhere.
+
+It says which before anything is built: that may take minutes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import sys
 from contextlib import ExitStack
 
+from lab import ready
 from lab.cache import LabError
 from lab.demo import controlplane, node
 from lab.demo.screen import show, tell
@@ -20,11 +24,12 @@ def main() -> int:
     exit_on_sigterm()
     try:
         with ExitStack() as stack:
-            if without := _no_node():
+            without = _no_node()
+            if without:
                 show(f"No kubelet runs the pods here ({without}): the loss itself isn't shown.")
-                controlplane.story(stack)
-            else:
-                node.story(stack)
+            ready.ensure()
+            story = controlplane.story if without else node.story
+            story(stack)
             tell("Cleaning up")
     except KeyboardInterrupt:
         tell("Stopped. Everything that was started is gone.")

@@ -116,7 +116,7 @@ def _readable(pod: dict[str, Any]) -> str:
     """What the chart and the webhook say of a pod; the API server's own defaults and long texts left out."""
     container = pod["spec"]["containers"][0]
     words = [
-        f"<{payload_name(word)} of plane-webhook, {len(word)} bytes>" if payload_name(word) else word
+        f"<plane-webhook's {name}, {len(word.encode()):,} bytes>" if (name := payload_name(word)) else word
         for word in container["command"]
     ]
     known = {key: container[key] for key in ("image", "envFrom", "env", "volumeMounts") if key in container}

@@ -20,11 +20,11 @@ import yaml
 from lab.cache import LabError
 from lab.container import Container
 from lab.controlplane.programs import VERSIONS, binary
-from lab.operating import HEAL, Kubelet, Operate, bind, endpoint, healed, kubelet, released
+from lab.operating import HEAL, Kubelet, Operate, bind, bundle, endpoint, healed, kubelet, released, secret
 from lab.pods import create
 from lab.process import wait_for
 from lab.webhook import Webhook, command
-from tests.pages import commands, run
+from tests.pages import commands, fenced, run
 from webhook.settings import Settings, parse
 
 if TYPE_CHECKING:
@@ -720,6 +720,52 @@ def test_a_newer_chart_takes_the_values_of_before_with_defaults_of_its_own(
 
 
 @pytest.mark.parametrize("program", ["helm", "helm4"])
+def test_the_pages_commands_upgrade_a_release_configure_it_and_go_back(
+    controlplane: ControlPlane, tmp_path: Path, program: str
+) -> None:
+    """From an older chart, with values that somebody set; what `operate` makes stays through all of it."""
+    upgrade, rollout, _ = commands("docs/how-to/upgrade.md", "With Helm")
+    (back,) = commands("docs/how-to/upgrade.md", "Go back")
+    configure, again, _ = commands("README.md", "Its configuration")
+    assert rollout == again
+    (values,) = fenced("README.md", "Its configuration", "yaml")
+    assert f"```yaml\n{values}```" in (MANIFESTS.parent / "docs/reference/configuration.md").read_text()
+    (tmp_path / "webhook-values.yaml").write_text(values)
+    older = tmp_path / "manifests/chart"
+    shutil.copytree(CHART, older)
+    chart = (older / "Chart.yaml").read_text()
+    (older / "Chart.yaml").write_text(re.sub(r"(?m)^(version|appVersion): .*", r"\1: 0.0.9", chart))
+    controlplane.helm(
+        *("install", OWN, older, "--namespace", OWN, "--create-namespace"),
+        *("--set", "replicas=3", "--set", "image.repository=r/w"),
+        program=program,
+    )
+    shutil.rmtree(older)
+    shutil.copytree(CHART, older)
+
+    def done(line: str) -> tuple[str, int, str]:
+        """Run a page's line by a shell; what the webhook's Deployment has once it has rolled out."""
+        run(controlplane, line, tmp_path, helm=binary(program))
+        run(controlplane, rollout, tmp_path)
+        spec = json.loads(controlplane.kubectl("-n", OWN, "get", "deployment", OWN, "-o", "json"))["spec"]
+        configuration = ("-n", OWN, "get", "configmap", OWN, "-o", r"jsonpath={.data.configuration\.yaml}")
+        image = spec["template"]["spec"]["containers"][0]["image"]
+        return image, spec["replicas"], controlplane.kubectl(*configuration).strip()
+
+    new = yaml.safe_load(chart)["appVersion"]
+    with kubelet(controlplane, OWN), Operate(controlplane) as operate:
+        wait_for(lambda: bundle(controlplane), 30, "operate fills in the registration", need=[operate.process])
+        wait_for(lambda: secret(controlplane), 30, "and makes the certificate", need=[operate.process])
+        made = secret(controlplane), bundle(controlplane)
+        assert done(upgrade) == (f"r/w:{new}", 3, "{}")
+        assert done(back) == ("r/w:0.0.9", 3, "{}")
+        assert done(configure) == (f"r/w:{new}", 3, "publish:\n  timeout: 3")
+        assert (secret(controlplane), bundle(controlplane)) == made
+    controlplane.helm("uninstall", OWN, "--namespace", OWN, program=program)
+    controlplane.kubectl("delete", "namespace", OWN)
+
+
+@pytest.mark.parametrize("program", ["helm", "helm4"])
 def test_of_a_release_with_operate_that_is_left_which_readme_names_and_its_commands_remove(
     controlplane: ControlPlane, tmp_path: Path, program: str
 ) -> None:
@@ -743,8 +789,10 @@ def test_of_a_release_with_operate_that_is_left_which_readme_names_and_its_comma
             controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps([port]))
             wait_for(lambda: healed(controlplane, plane, 1), 60, "the pod is healed", need=[operate.process])
         controlplane.kubectl("-n", OWN, "delete", "endpointslice", OWN)  # the lab's own
+        words = ("test", OWN, "--namespace", OWN, "--timeout", "3s")  # no kubelet runs the test's pod
+        assert "\nError: " in controlplane.helm(*words, check=False, program=program)
         controlplane.helm(*shlex.split(uninstall)[1:], program=program)
-        wait_for(lambda: not controlplane.pods(OWN), 30, "its pods are gone")
+        wait_for(lambda: [each["metadata"]["name"] for each in controlplane.pods(OWN)] == [TEST], 30, "ours are gone")
         assert operate.terminate() == 0
 
     left = {name.replace("lease.coordination.k8s.io/", "lease/") for name in everything(controlplane) - before}
