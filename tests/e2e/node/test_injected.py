@@ -166,6 +166,8 @@ def test_a_rolling_upgrade_under_load_fails_no_request_and_loses_no_export(relea
     # Injected or not, gunicorn takes nothing more after TERM, and a Service leads to it for a moment: Plane's charts
     # have no preStop for that.
     patch_api(release, lifecycle={"preStop": {"sleep": {"seconds": 5}}})
+    left = ("get", "pods", "-l", f"app.name={release.label(API)}", "-o", "name")
+    wait_for(lambda: len(release.kubectl(*left).split()) == 1, 60, "the one without it is gone")
     before = {release.pod(workload)["metadata"]["uid"] for workload in INJECTED}
     exports: list[str] = []
     reading = Steady(lambda: release.http.get("/api/users/me/").raise_for_status(), 10)
