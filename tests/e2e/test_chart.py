@@ -795,6 +795,8 @@ def test_of_a_release_with_operate_that_is_left_which_readme_names_and_its_comma
         wait_for(lambda: [each["metadata"]["name"] for each in controlplane.pods(OWN)] == [TEST], 30, "ours are gone")
         assert operate.terminate() == 0
 
+    # Helm deletes the test's namespace, which takes its time.
+    wait_for(lambda: f"namespace/{TEST}" not in everything(controlplane), 30, "the test's namespace is gone")
     left = {name.replace("lease.coordination.k8s.io/", "lease/") for name in everything(controlplane) - before}
     assert left == {word for word in by_name.split() if "/" in word}
     bindings = ("-n", plane, "get", "rolebindings", "-o", "name")

@@ -5,6 +5,7 @@ As in test_publishing.py, on the packages of Plane's own image only.
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -818,6 +819,39 @@ def test_who_publishes_much_into_a_connection_that_takes_nothing_is_kept_as_soon
         assert seconds < PATIENCE + WAIT + 2 * AT_ONCE
         proxy.heal()
         assert arrive(broker, 2, within=30) == ["first", "stuck"]
+
+
+LATE_WORD = """
+from plane_webhook.publisher import Publisher
+from plane_webhook.spool import Spool
+put, no_doubt = Spool.put, Publisher._no_doubt
+def slow_put(*arguments):
+    put(*arguments)
+    time.sleep(2)
+def slow_no_doubt(*arguments):
+    time.sleep(1.5)
+    no_doubt(*arguments)
+Spool.put, Publisher._no_doubt = slow_put, slow_no_doubt
+send("first")
+wait()
+send("doubted")
+send("later")
+wait()
+"""
+
+
+def test_what_was_doubtful_when_its_connection_was_lost_is_not_overtaken(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis
+) -> None:
+    """Its connection is lost while Redis takes it, and its caller gets no time to say that it is to go again."""
+    with Client(image, url(proxy), redis, LATE_WORD) as client:
+        client.run()
+        proxy.flow(up=SWALLOW, down=SWALLOW)
+        healed = threading.Timer(PATIENCE + 0.8, proxy.heal)
+        healed.start()
+        assert sent(client.go_on(), slowest=PATIENCE + 5)
+        healed.join()
+        assert arrive(broker, 3) == ["first", "doubted", "later"]
 
 
 AT_A_TIME = """

@@ -235,15 +235,15 @@ class Publisher:
             raise
         finally:
             with self.lock:
-                self.putting.discard(job)
-                self.puts += kept
                 answer = job.answer
                 job.doubted = kept and doubt and answer is None
+                if kept and doubt and answer is not None:  # before all may count as delivered
+                    self._no_doubt(job)
+                self.putting.discard(job)
+                self.puts += kept
                 self.state.kept += kept and not self.state.healthy
                 self.look = 0.0
-        if kept and doubt and answer is not None:
-            self._no_doubt(job)
-        elif not kept and answer is not None and answer is not LOST:
+        if not kept and answer is not None and answer is not LOST:
             if answer is not True:
                 raise answer
         elif not kept and not self._confirmed_after_all(job):
