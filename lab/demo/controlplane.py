@@ -18,7 +18,7 @@ from lab.demo.screen import show, tell
 from lab.process import free_port
 from lab.redis import Redis
 from lab.webhook import Webhook
-from webhook.admission.injection import PROVENANCE, payload_name
+from webhook.admission.injection import PROVENANCE, payload_said
 from webhook.manifest import dump
 
 RELEASE, NAMESPACE = "plane-app", "plane"
@@ -115,10 +115,7 @@ def _wait_until_registered(plane: ControlPlane) -> None:
 def _readable(pod: dict[str, Any]) -> str:
     """What the chart and the webhook say of a pod; the API server's own defaults and long texts left out."""
     container = pod["spec"]["containers"][0]
-    words = [
-        f"<plane-webhook's {name}, {len(word.encode()):,} bytes>" if (name := payload_name(word)) else word
-        for word in container["command"]
-    ]
+    words = [f"<{said}>" if (said := payload_said(word)) else word for word in container["command"]]
     known = {key: container[key] for key in ("image", "envFrom", "env", "volumeMounts") if key in container}
     known["volumeMounts"] = [m for m in known.get("volumeMounts", []) if not m["name"].startswith("kube-api-access")]
     volumes = [v for v in pod["spec"].get("volumes", []) if not v["name"].startswith("kube-api-access")]

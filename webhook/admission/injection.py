@@ -224,11 +224,11 @@ def prefix(part: Part, profile: Profile) -> list[str]:
     return ["/bin/sh", "-c", *(text.replace("$", "$$") for text in (payload.GUARD, ARGV0, *texts))]
 
 
-def payload_name(word: str) -> str:
-    """What a word of a command is, if it is one of our files; else ""."""
+def payload_said(word: str) -> str:
+    """What a word of a command is, for people, if it is one of our files; else ""."""
     for name, text in (("guard", payload.GUARD), ("files, packed", payload.PACKED)):
         if word == text.replace("$", "$$"):
-            return name
+            return f"plane-webhook's {name}, {len(word.encode()):,} bytes"
     return ""
 
 

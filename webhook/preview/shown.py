@@ -153,7 +153,7 @@ def _shortened(template: dict[str, Any]) -> dict[str, Any]:
     for container in (*(spec.get("containers") or []), *(spec.get("initContainers") or [])):
         for words in (container.get("command") or [], container.get("args") or []):
             for index, word in enumerate(words):
-                name = injection.payload_name(word)
-                if name:
-                    words[index] = f"<plane-webhook's {name}, {len(word.encode()):,} bytes; --output yaml shows it>"
+                said = injection.payload_said(word)
+                if said:
+                    words[index] = f"<{said}; --output yaml shows it>"
     return template
