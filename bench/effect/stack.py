@@ -47,7 +47,7 @@ TOO_MANY = 3  # hung requests: then a cell is over, for it would take an hour
 QUEUE = "celery"
 PAUSE = 0.01  # seconds between a client's requests under load: the lab must not measure its own two cores
 # Seconds without an arrival after which what has not arrived is lost: a spool begins within 2 s. What a process that
-# was rotated had sent, and not seen confirmed, waits until that one counts as dead (10 s) and another one looks (30 s).
+# was killed had sent, and not seen confirmed, waits until that one counts as dead (10 s) and another one looks (10 s).
 QUIET, FOUND = 5.0, 45.0
 KEY = "the-lab's-own-key-" * 3  # SECRET_KEY: as long as Django wants one
 _tokens = count(1)

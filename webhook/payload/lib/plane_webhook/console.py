@@ -30,7 +30,7 @@ def resolve(package, names):
         name: value if isinstance(value, (int, type(None))) else type(value).__name__ for name, value in found.items()
     }
     found["transport"] = current_app.connection_for_write().transport.driver_name
-    found["publisher"] = all(replaced().values())
+    found["publisher"] = replaced()
     return found
 
 

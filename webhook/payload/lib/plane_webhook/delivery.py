@@ -27,8 +27,6 @@ DEBTS = 1000  # things that Redis has to hear, with which no more is kept: each 
 class Suspect:
     """A message with which connections were lost: how often, how often for it, and when it may go again if it goes last."""
 
-    __slots__ = ("losses", "strikes", "again")
-
     def __init__(self):
         self.losses, self.strikes, self.again = 0, 0, 0.0
 

@@ -42,8 +42,6 @@ class Unanswered(Exception):
 class Sent:
     """A message on its way. `outcome`: None, True (confirmed), Unanswered, or the error with which it was refused."""
 
-    __slots__ = ("message", "outcome", "returned", "at", "declared_anew")
-
     def __init__(self, message):
         self.message, self.declared_anew = message, False
         self.outcome = self.returned = None

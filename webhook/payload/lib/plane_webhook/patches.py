@@ -1,25 +1,18 @@
 """What of other people's libraries is replaced, and when it is: the only module that changes an object of theirs.
 
-`TABLE` says it for people: `proof` goes by it, and the documents are held against it.
+`kombu`, `Producer.publish`: a message that is a task is published by the process's own publisher, with confirmation, or
+kept; every other message, and one for a channel that its caller brings, goes as kombu has it. Where that name is missing
+nothing is replaced, nothing of ours is in effect, and the log says so. (Documents are held against this.)
 """
 
-import importlib
+import atexit
 import os
 import select
+import signal
+import sys
 import threading
 
 from . import name_of, say
-
-# (module, name, what ours does in place of it, what happens where that name is missing)
-TABLE = (
-    (
-        "kombu",
-        "Producer.publish",
-        "a message that is a task is published by the process's own publisher, with confirmation, or kept; "
-        "every other message, and one for a channel that its caller brings, goes as kombu has it",
-        "nothing is replaced, nothing of ours is in effect, and the log says so",
-    ),
-)
 
 _publishers, _lock = {}, threading.Lock()
 _settings = {}
@@ -29,7 +22,7 @@ def install(publish, redis_url, secret):
     """Put ours in place, once. `publish` as in settings.json; the others are Plane's own settings."""
     from kombu import Producer
 
-    if getattr(Producer.publish, "plane_webhook", False):
+    if replaced():
         return
     if not hasattr(select, "poll"):  # eventlet takes it away
         raise NotImplementedError("without select.poll nothing of ours works")
@@ -60,14 +53,10 @@ def install(publish, redis_url, secret):
 
 
 def replaced():
-    """Of each name in the table, whether ours is in its place in this process: a dict."""
-    found = {}
-    for module, name, *_ in TABLE:
-        where = importlib.import_module(module)
-        for part in name.split("."):
-            where = getattr(where, part, None)
-        found["%s.%s" % (module, name)] = hasattr(where, "plane_webhook")
-    return found
+    """Whether ours is in its place in this process."""
+    from kombu import Producer
+
+    return hasattr(Producer.publish, "plane_webhook")
 
 
 def _is_task(body, headers):
@@ -79,11 +68,7 @@ def _is_task(body, headers):
 
 def publisher_for(connection):
     """The publisher for the broker that a kombu connection names; None where that is no AMQP, or can't be known."""
-    if (
-        connection is None
-        or connection.transport_cls not in ("amqp", "amqps", "pyamqp")
-        and not _speaks_amqp(connection)
-    ):
+    if connection is None or getattr(connection.transport, "driver_name", "") != "py-amqp":
         return None
     where = _where(connection)
     with _lock:
@@ -94,10 +79,6 @@ def publisher_for(connection):
 def _where(connection):
     """The broker, or the list of brokers: of a list a connection's own address changes with the node that it is at."""
     return tuple(connection.alt) or (connection.as_uri(include_password=True),)
-
-
-def _speaks_amqp(connection):
-    return getattr(connection.transport, "driver_name", "") == "py-amqp"
 
 
 def _make(connection, where):
@@ -134,8 +115,14 @@ def _start_with_the_process():
 
     Only in processes that don't fork any more: gunicorn's workers from their first request, Celery's pool and beat.
     """
-    from celery.signals import beat_init, worker_process_init
+    from celery.signals import beat_init, worker_process_init, worker_process_shutdown
 
+    atexit.register(_leave)
+    worker_process_shutdown.connect(_leave, weak=False)  # those of a pool end without what `atexit` has
+    # So does uvicorn's worker in gunicorn, which raises the signal again when it has ended in order.
+    main = threading.current_thread() is threading.main_thread()  # no other one may set a signal's handler
+    if main and "gunicorn" in sys.modules and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         from django.core.signals import request_started
     except ImportError:  # Celery without Django, as in its own tests
@@ -155,6 +142,22 @@ def _start_with_the_process():
     request_started.connect(start, weak=False, dispatch_uid="plane-webhook")
     worker_process_init.connect(start, weak=False, dispatch_uid="plane-webhook")
     beat_init.connect(start, weak=False, dispatch_uid="plane-webhook")
+
+
+def _leave(**_):
+    """Before the process ends in order. Not what it interrupts in the midst of a publish, for that has locks."""
+    for publisher in list(_publishers.values()):
+        if not publisher.own.lock.locked():
+            publisher.leave()
+
+
+def _terminate(number, _):
+    """What SIGTERM does by default, a little later; another one does it at once."""
+    signal.signal(number, signal.SIG_DFL)
+    try:
+        _leave()
+    finally:
+        signal.raise_signal(number)
 
 
 def _forget():

@@ -27,7 +27,7 @@ from .link import BROKEN, UNFIT, Unanswered, for_now
 from .spool import LIVES, SpoolError
 from .state import State
 
-LOOK = 30.0  # seconds between two looks of a healthy process at the spool, for what others left there
+LOOK = 10.0  # seconds between two looks of a healthy process at the spool, for what others left there
 BEAT = 5.0  # seconds between two signs of life to the broker
 OWED = 600.0  # seconds: a confirmation that is owed for longer, on a connection that lives, will not come
 ORDER = 10.0  # seconds, with a broker that is well, in which what is new waits behind what is kept; then for none of it
@@ -35,6 +35,7 @@ LIVED = 1.0  # seconds: after a connection that was lost sooner there is a pause
 AGAIN = 0.01  # seconds between two looks at a spool that was empty, and into which something was put meanwhile
 TELL = 2.0  # seconds between two notes of how much is kept
 MUCH = 1 << 16  # bytes that a socket may not take at once
+LEAVES = 1.0  # seconds that a process which ends waits for the broker
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
 
 KEEP = OperationalError("the broker is in trouble")  # an outcome: the caller is to put it into the spool
@@ -47,21 +48,6 @@ class Job:
     `outcome`: what the caller is told (None: nothing yet; True, an error, KEEP). `answer`: what became of what was sent.
     `written`: the broker may have it, for it was sent and not refused.
     """
-
-    __slots__ = (
-        "message",
-        "retry",
-        "keepable",
-        "begun",
-        "gate",
-        "outcome",
-        "link",
-        "sent",
-        "answer",
-        "doubted",
-        "written",
-        "__weakref__",
-    )
 
     def __init__(self, message, retry, keepable):
         self.begun = time.monotonic()
@@ -107,6 +93,7 @@ class Publisher:
         self.own = Own()
         self.jobs = deque()  # not sent yet
         self.putting = WeakSet()  # those whose callers are about to put them into the spool, or were ended before that
+        self.leaving = False  # nothing more of the spool is sent, for the process ends
         self.retries = True  # whether the last task that was published may be tried again
         self.puts = 0  # what this process has put there
         self.thread = None
@@ -315,6 +302,24 @@ class Publisher:
             os.write(self.mouth, b".")
         except BlockingIOError:
             pass
+
+    def leave(self):
+        """Before the process ends: a broker that is well has a second to confirm, and the rest is for others at once."""
+        if self.delivery is None:
+            return  # whoever waits here is told himself
+        self.leaving, end = True, time.monotonic() + LEAVES
+        while self.io.acquire(timeout=max(end - time.monotonic(), 0)):
+            well = self.link is not None and not (self.link.blocked or self.link.asked)
+            waits = well and (self.flying or self.delivery.batch)
+            self.io.release()
+            if not waits:
+                break
+            time.sleep(0.01)
+        doubted = [job.message for job in list(self.flying) if job.doubted]
+        if doubted:
+            self.delivery.tell(self.spool.lost, doubted)
+        self.delivery.tell(lambda _: self.delivery.leave(), None)
+        self.delivery.told()
 
     def forget(self):
         """In a process that was forked: leave everything to the one that it was forked from."""
@@ -547,7 +552,7 @@ class Publisher:
             return max(self.look - now, 0)
         # Until what was sent before is answered nothing follows it: on another channel that would overtake it.
         waits = not healthy if self.link is None else self.link.blocked or self.link.asked or unsure
-        if waits and not self.delivery.batch:
+        if (waits or self.leaving) and not self.delivery.batch:
             return (1.0 if doubts else LOOK) if self.delivery.told() else 1.0
         if self.link is None:  # nobody publishes here: look whether there is a reason to connect
             return self.delivery.look(now)

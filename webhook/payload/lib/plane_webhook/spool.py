@@ -192,8 +192,6 @@ def _resolve(host, port):
 class Entry:
     """A message that is kept. `token`: what Redis has of it."""
 
-    __slots__ = ("token", "message", "since", "reason")
-
     def __init__(self, token, message, since, reason=""):
         self.token, self.message, self.since, self.reason = token, message, since, reason
 
