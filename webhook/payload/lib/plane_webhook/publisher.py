@@ -35,7 +35,7 @@ LIVED = 1.0  # seconds: after a connection that was lost sooner there is a pause
 AGAIN = 0.01  # seconds between two looks at a spool that was empty, and into which something was put meanwhile
 TELL = 2.0  # seconds between two notes of how much is kept
 MUCH = 1 << 16  # bytes that a socket may not take at once
-LEAVES = 1.0  # seconds that a process which ends waits for the broker
+LEAVES = 0.5  # seconds that a process which ends waits for the broker
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
 
 KEEP = OperationalError("the broker is in trouble")  # an outcome: the caller is to put it into the spool
@@ -304,7 +304,7 @@ class Publisher:
             pass
 
     def leave(self):
-        """Before the process ends: a broker that is well has a second to confirm, and the rest is for others at once."""
+        """Before the process ends: a broker that is well has time to confirm, and the rest is for others at once."""
         if self.delivery is None:
             return  # whoever waits here is told himself
         self.leaving, end = True, time.monotonic() + LEAVES
