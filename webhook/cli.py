@@ -236,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
         "operate",
         _operate,
         "keep certificate and registration right, tell of pods that slipped by or whose log says NOT IN EFFECT, and "
-        "evict those that slipped by where a namespace asks for it; needs rights in the cluster",
+        "evict those that slipped by or have other settings where a namespace asks for it; needs rights in the cluster",
     )
     takes_config(operator)
     operator.add_argument(

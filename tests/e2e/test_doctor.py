@@ -266,8 +266,10 @@ def test_a_port_that_nobody_reaches_is_found(healthy: ControlPlane, serving: Web
         (found,) = wait_for(lambda: findings(healthy), 20, "it is found")
         assert (found["code"], found["where"]) == ("not-called", f"namespace/{PLANE}")
         assert "8443" in found["fix"]
+        assert found["causes"] == "tasks of pods that are created now can be lost"
         patch(healthy, "/webhooks/0/failurePolicy", "Fail")
-        wait_for(lambda: "connection refused" in findings(healthy)[0]["wrong"], 20, "the API server says why")
+        (found,) = wait_for(lambda: [e for e in findings(healthy) if "connection refused" in e["wrong"]], 20, "and why")
+        assert found["causes"] == "pods of Plane's are refused now"
     finally:
         patch(healthy, "/webhooks/0/failurePolicy", "Ignore")
         patch(healthy, "/webhooks/0/clientConfig/service/port", serving.port)

@@ -38,6 +38,7 @@ _ENTRYPOINTS = {each: each for each in WORKLOADS} | {"consumer": "webhook-consum
 # How an API server says that its own connection to a pod did not come about.
 _UNREACHED = "error trying to reach service"
 _LOST = "tasks of pods that are created now can be lost"
+_REFUSED = "pods of Plane's are refused now"  # under `Fail`
 
 
 def findings(api: Api, installed: Installed, namespace: str, settings: Settings, *, clear: bool) -> Iterator[Finding]:
@@ -54,15 +55,15 @@ def findings(api: Api, installed: Installed, namespace: str, settings: Settings,
     except ApiError as error:
         if WEBHOOK not in str(error):
             raise
-        yield _not_called(installed, where, workload, f": {harmless(str(error))}", clear=clear)
-        yield from _blocked(api, installed)
+        yield _not_called(installed, where, workload, f": {harmless(str(error))}", clear=clear, causes=_REFUSED)
+        yield from _blocked(api, installed, _REFUSED)
         return
     pod = review.parse_pod(made)
     judged = judge(pod, profile) if pod is not None else None
     annotations = msgspec.json.decode(made)["metadata"].get("annotations") or {}
     if PROVENANCE not in annotations:
-        yield _not_called(installed, where, workload, "", clear=clear)
-        yield from _blocked(api, installed)
+        yield _not_called(installed, where, workload, "", clear=clear, causes=_LOST)
+        yield from _blocked(api, installed, f"{_LOST}; each is created up to five seconds late")
     elif judged is None or judged.reason is not Reason.ALREADY_INJECTED:
         yield _undone(api, namespace, workload)
     elif judged.state is State.OUTDATED:
@@ -89,20 +90,20 @@ def _pod(workload: str) -> dict[str, Any]:
     }
 
 
-def _not_called(installed: Installed, where: str, workload: str, said: str, *, clear: bool) -> Finding:
+def _not_called(installed: Installed, where: str, workload: str, said: str, *, clear: bool, causes: str) -> Finding:
     return Finding(
         "not-called",
         where,
         f"a pod of Plane's ({workload}) that is created there now would not be injected (tried by a server-side dry "
         f"run){said}",
-        _LOST + ("" if clear else ". What is found above may be why"),
+        causes + ("" if clear else ". What is found above may be why"),
         f"kubectl get --raw /metrics | grep 'admission_webhook_.*_count.*{WEBHOOK}'   # counts calls that failed: can "
         f"the API server reach port 8443 of the pods in {installed.namespace}, and does it trust them? Its own log "
         "says why a call failed",
     )
 
 
-def _blocked(api: Api, installed: Installed) -> Iterator[Finding]:
+def _blocked(api: Api, installed: Installed, causes: str) -> Iterator[Finding]:
     """Whether the API server, as it stands in the network, reaches the webhook's pods; nothing where we may not ask."""
     own = installed.namespace
     query = {
@@ -127,7 +128,7 @@ def _blocked(api: Api, installed: Installed) -> Iterator[Finding]:
                 "port-blocked",
                 f"{own}/pod/{name}",
                 f"the API server can't reach port {port} of it: {harmless(str(error))}",
-                _LOST + "; each of them is created five seconds late",
+                causes,
                 f"echo {shlex.quote(json.dumps(_policy(own)))} | kubectl apply -f -   # where no NetworkPolicy keeps "
                 f"it out: a firewall's rule from the control plane to the nodes, port {port}, or hostNetwork (README)",
             )
