@@ -10,6 +10,7 @@ import yaml
 from webhook import payload
 from webhook.admission.reasons import SENTENCES
 from webhook.cluster.doctor import NOTES, PROBLEMS
+from webhook.cluster.pods import State
 from webhook.settings import Settings, parse
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
@@ -87,6 +88,12 @@ def test_what_the_publisher_says_and_calls_a_cause_is_explained() -> None:
     ]
     assert len(found) > 10
     assert [each for each in found if f"`{each.rstrip(' :')}" not in text] == []
+
+
+def test_each_state_of_a_pod_is_explained_and_no_other() -> None:
+    _, table = (DOCS / "operate.md").read_text().split("| state | |\n|-|-|\n")
+    rows = table.split("\n\n")[0].splitlines()
+    assert [row.split("`")[1] for row in rows] == [*State]
 
 
 def test_each_finding_of_doctor_is_explained_and_no_other() -> None:

@@ -444,6 +444,7 @@ def test_a_certificate_that_was_not_renewed_in_time_is_found_and_made_anew(
     healthy.kubectl("-n", OWN, "patch", "secret", SECRET, "-p", json.dumps({"data": data}))
     (found,) = wait_for(lambda: only(healthy, "certificate"), 30, "that alone is found")
     assert "and was not renewed" in found["wrong"]
+    assert found["causes"].startswith("when what is served ends"), "until then all is well"
     run(healthy, found["fix"], tmp_path)
     operate.start()  # which the fix counts on
     wait_for(lambda: not findings(healthy), 60, "nothing is wrong any more", need=[operate.process])

@@ -71,7 +71,7 @@ def findings(api: Api, installed: Installed, namespace: str, settings: Settings,
             "old-settings-served",
             where,
             f"a pod that is created there now gets other settings than configmap/{installed.configuration} has",
-            "what the configuration says is in effect nowhere, not in new pods either",
+            "what the configuration says is not in effect there, and in no pod that such a replica makes",
             f"kubectl -n {shlex.quote(installed.namespace)} rollout restart deployment/{SERVICE}   # its replicas "
             "read the configuration when they start",
         )
