@@ -216,6 +216,17 @@ def test_a_neighbour_in_our_pod_has_ports_too() -> None:
     with Cluster(installed("tls") | {f"/api/v1/namespaces/{OWN}/pods": {"items": items}}) as cluster:
         found = list(creation.findings(cluster, Installed(cluster, OWN), PLANE, Settings(), clear=True))
     assert [each.code for each in found] == ["not-called"], "the server answers: nothing is blocked"
+    assert "reach port 8443 of" in found[0].fix
+
+
+def test_the_port_that_is_named_is_the_one_that_is_listened_on() -> None:
+    """With `hostNetwork` of the chart it may be another."""
+    objects, path = installed("tls"), f"/apis/apps/v1/namespaces/{OWN}/deployments/plane-webhook"
+    container = {"name": "webhook", "ports": [{"name": "https", "containerPort": 9443}]}
+    objects[path]["spec"]["template"]["spec"]["containers"] = [container]
+    with Cluster(objects) as cluster:
+        (found,) = creation.findings(cluster, Installed(cluster, OWN), PLANE, Settings(), clear=True)
+    assert "reach port 9443 of" in found.fix
 
 
 def test_proof_is_run_in_a_sidecar_too_and_not_in_what_is_over() -> None:

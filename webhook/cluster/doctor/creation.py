@@ -91,6 +91,7 @@ def _pod(workload: str) -> dict[str, Any]:
 
 
 def _not_called(installed: Installed, where: str, workload: str, said: str, *, clear: bool, causes: str) -> Finding:
+    containers = installed.deployment["spec"]["template"]["spec"].get("containers") or ()
     return Finding(
         "not-called",
         where,
@@ -98,8 +99,8 @@ def _not_called(installed: Installed, where: str, workload: str, said: str, *, c
         f"run){said}",
         causes + ("" if clear else ". What is found above may be why"),
         f"kubectl get --raw /metrics | grep 'admission_webhook_.*_count.*{WEBHOOK}'   # counts calls that failed: can "
-        f"the API server reach port 8443 of the pods in {installed.namespace}, and does it trust them? Its own log "
-        "says why a call failed",
+        f"the API server reach port {_port(containers) or 8443} of the pods in {installed.namespace}, and does it "
+        "trust them? Its own log says why a call failed",
     )
 
 
@@ -114,9 +115,7 @@ def _blocked(api: Api, installed: Installed, causes: str) -> Iterator[Finding]:
     found = msgspec.json.decode(api.request("GET", f"/api/v1/namespaces/{own}/pods", query=query))
     for pod in found["items"]:
         name = pod["metadata"]["name"]
-        # Whatever a mesh puts beside it comes first or last.
-        ports = (each for container in pod["spec"]["containers"] for each in container.get("ports") or ())
-        port = next((each["containerPort"] for each in ports if each.get("name") == "https"), None)
+        port = _port(pod["spec"]["containers"])
         if port is None:
             continue
         try:
@@ -132,6 +131,12 @@ def _blocked(api: Api, installed: Installed, causes: str) -> Iterator[Finding]:
                 f"echo {shlex.quote(json.dumps(_policy(own)))} | kubectl apply -f -   # where no NetworkPolicy keeps "
                 f"it out: a firewall's rule from the control plane to the nodes, port {port}, or hostNetwork (README)",
             )
+
+
+def _port(containers: Sequence[Mapping[str, Any]]) -> int | None:
+    """Where the webhook listens: whatever a mesh puts beside it comes first or last."""
+    ports = (each for container in containers for each in container.get("ports") or ())
+    return next((each["containerPort"] for each in ports if each.get("name") == "https"), None)
 
 
 def _policy(own: str) -> dict[str, Any]:
