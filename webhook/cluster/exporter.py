@@ -59,7 +59,7 @@ class Exporter:
         )
         self.evictions = Counter(
             "plane_webhook_operate_evictions",
-            "Pods that were evicted to be injected (made), and evictions that were refused, as by a budget.",
+            "Pods that were evicted to be made anew (made), and evictions that were refused, as by a budget.",
             ["plane_namespace", "outcome"],
             registry=self.registry,
         )
