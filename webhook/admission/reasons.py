@@ -49,7 +49,7 @@ SENTENCES: dict[_Code, str] = {
     Reason.NOT_EFFECTIVE: "the container sets no command that could be wrapped, so nothing is set either, for it would "
     "be in effect in part or not at all; give the container its command",
     Reason.NOT_PLANE: "no container runs an entrypoint or an image of Plane that could publish",
-    Reason.NOT_ASKED: "this entrypoint of Plane is one that `workloads` in the configuration does not name",
+    Reason.NOT_ASKED: "this part of Plane is one that `workloads` in the configuration does not name",
     Reason.NOT_KNOWN: "a container runs an entrypoint that is called like Plane's, or an image of Plane, by a command "
     "that this version does not know; if it publishes tasks they can be lost: see whether a newer version knows it",
     Reason.OTHER_MEANS: "this part of Plane talks to the broker by other means than the API, workers, beat and "
