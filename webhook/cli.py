@@ -193,12 +193,18 @@ def _operate(options: argparse.Namespace) -> int:
         raise _InputError(str(error)) from error
 
 
+def _kubeconfig() -> Path | None:
+    """The one that kubectl would take, also in a pod; None where there is none."""
+    named, default = os.environ.get("KUBECONFIG"), Path("~/.kube/config").expanduser()
+    return Path(named) if named else default if default.exists() else None
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from webhook.cluster import doctor  # noqa: PLC0415
     from webhook.cluster.api import Api, ApiError  # noqa: PLC0415
 
     try:
-        api = Api.connect(options.kubeconfig, options.context)
+        api = Api.connect(options.kubeconfig or _kubeconfig(), options.context)
         if not api.verified:
             _complain(_UNVERIFIED)
         report = doctor.examine(api, options.webhook_namespace, options.namespace, execute=options.exec)
