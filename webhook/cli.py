@@ -144,10 +144,13 @@ def _issue(options: argparse.Namespace) -> int:
     import certs  # noqa: PLC0415 - cryptography is for this command alone
 
     try:
-        certs.issue(options.dir, options.host, days=options.days, force=options.force, now=datetime.now(UTC))
+        kept = certs.issue(options.dir, options.host, days=options.days, force=options.force, now=datetime.now(UTC))
     except (certs.CertificateError, OSError) as error:
         raise _InputError(str(error)) from error
-    print(f"wrote tls.crt, tls.key and ca.crt to {options.dir}", file=sys.stderr)
+    # A pair is replaced without a gap only where the old authority stays for a while, and it may not have been there.
+    before = "keeps the authority of before" if kept else "has no authority of before: none was there that still holds"
+    said = f"; ca.crt {before}" if options.force else ""
+    print(f"wrote tls.crt, tls.key and ca.crt to {options.dir}{said}", file=sys.stderr)
     return OK
 
 
