@@ -23,7 +23,9 @@ _UNVERIFIED = "the kubeconfig has insecure-skip-tls-verify: whoever answers is t
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `plane-webhook`; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:  # argparse itself would show how the whole program is called, not this command
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         code: int = options.run(options)
     except (SettingsError, _InputError) as error:
@@ -93,7 +95,7 @@ def _preview(options: argparse.Namespace) -> int:
     files = [file for name in options.files or ["-"] for file in _files(name)]
     try:
         sources = [_source(Source, name, from_folder) for name, from_folder in files]
-        result = preview(sources, settings, namespace=options.namespace)
+        result = preview(sources, settings, namespace=options.namespace or "")
     except ManifestError as error:
         raise _InputError(shown.printable(str(error))) from error
     terminal = bool(sys.stdout) and sys.stdout.isatty()
@@ -226,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: object, text: str, to: Any = commands) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = to.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        made.set_defaults(run=run)
+        made.set_defaults(run=run, parser=made)
         return made
 
     def takes_config(made: argparse.ArgumentParser) -> None:
@@ -292,7 +294,10 @@ def _parser() -> argparse.ArgumentParser:
     takes_config(preview)
     preview.add_argument("files", nargs="*", metavar="FILE", help="manifests or folders of them; - or none: stdin")
     preview.add_argument(
-        "--namespace", default="", metavar="NAME", help="the namespace of manifests that name none, as in helm template"
+        "--namespace",
+        type=_namespace,
+        metavar="NAME",
+        help="the namespace of manifests that name none, as in helm template",
     )
     preview.add_argument(
         "--output",
@@ -334,11 +339,15 @@ def _port(text: str) -> int:
 
 def _namespace(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no namespace's name: up to 63 of a-z, 0-9 and - are")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no namespace's name: up to 63 of a-z, 0-9 and -, which stands at neither end"
+        )
     return text
 
 
 def _object(text: str) -> str:
     if len(text) > 253 or not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", text):  # noqa: PLR2004 - Kubernetes' own
-        raise argparse.ArgumentTypeError(f"{text!r} is no Secret's name: up to 253 of a-z, 0-9, - and . are")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no Secret's name: up to 253 of a-z, 0-9, - and ., which stand at neither end"
+        )
     return text

@@ -213,7 +213,9 @@ def _sentence(prefix: str, loc: tuple[int | str, ...], kind: str, message: str, 
         message = "should be an image's name without tag and digest, such as makeplane/plane-backend"
     if kind == "value_error":
         return f"{path}: {message.replace('Value error, ', '')}"
-    shown = _kind(value) if isinstance(value, dict | list | None) else json.dumps(value, default=str)
+    shown = (
+        _kind(value) if value is None or (value and isinstance(value, dict | list)) else json.dumps(value, default=str)
+    )
     for pydantic, ours in _WORDING.items():
         message = message.replace(pydantic, ours)
     return f"{path}: {message}; found {shown}"

@@ -147,7 +147,16 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     [
         ("binary", b"kind: \xff", "not UTF-8 text: 'utf-8' codec can't decode byte 0xff in position 6"),
         ("control", b"kind: Pod\n\n\x00", "line 3: not text: the character 0x0"),
-        ("list", b"- kind: Pod", "document 1 (line 1): not a Kubernetes object: it has no `kind`"),
+        (
+            "list",
+            b"- kind: Pod",
+            "document 1 (line 1): not a Kubernetes object: it has no `kind`. Of a chart, give what `helm template` pri",
+        ),
+        (
+            "source",
+            b"kind: Pod\nmetadata:\n  {{- with .Values.labels }}\n  labels: {{ . }}\n  {{- end }}\n",
+            "document 1 (line 3, column 5): not YAML: expected the node content, but found '-'. Of a chart, give what",
+        ),
         (
             "template",
             b"kind: Deployment\nspec: {template: {spec: {containers: [{command: x}]}}}",
@@ -213,6 +222,21 @@ def test_wrong_arguments_are_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["preview", "--output", "toml"])
     assert caught.value.code == 2
     assert "diff" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["preview"], ["serve", "--cert-dir", "x"], ["certs", "issue", "--dir", "x", "--host", "y"]]
+)
+def test_an_option_that_is_none_shows_how_its_command_is_called(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*words, "--wrong"])
+    assert caught.value.code == 2
+    name = "plane-webhook " + " ".join(words[: 2 if words[0] == "certs" else 1])
+    err = capsys.readouterr().err
+    assert err.startswith(f"usage: {name} [-h]")
+    assert err.endswith(f"{name}: error: unrecognized arguments: --wrong\n")
 
 
 # --- what is shown
@@ -445,7 +469,7 @@ def test_a_folder_is_read_whole_and_what_is_no_manifest_is_named(
         f"{release}/{name}" for name in ("templates/x.yaml", "utf-16.yaml", "values.yaml")
     ]
     assert report["unjudged"][1]["why"].startswith("not UTF-8 text: ")
-    assert report["unjudged"][2]["why"] == "document 1 (line 1): not a Kubernetes object: it has no `kind`"
+    assert [report["unjudged"][at]["why"].endswith("`helm template` prints") for at in (0, 2)] == [True, True]
     (release / "link.yaml").symlink_to("nowhere")
     assert command(capsys, str(release)) == (
         2, "", f"plane-webhook: {release}/link.yaml: can't be read: No such file or directory\n",

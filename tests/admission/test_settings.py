@@ -145,7 +145,7 @@ WRONG = {
     "publish: {spool_bytes: 1023}": "publish.spool_bytes: should be greater than or equal to 1024; found 1023",
     "publish: {spool_bytes: 128Mi}": 'publish.spool_bytes: should be a valid integer; found "128Mi"',
     "precedence: Chart": "precedence: should be 'webhook' or 'chart'; found \"Chart\"",
-    "workloads: []": "workloads: should name at least one; found a list",
+    "workloads: []": "workloads: should name at least one; found []",
     "workloads: [api, api]": "workloads: each value may stand once only",
     "workloads: [api, worke]": "workloads.1: should be 'api', 'worker', 'beat' or 'consumer'; found \"worke\"",
     "workloads: [worke]": "workloads.0: should be 'api', 'worker', 'beat' or 'consumer'; found \"worke\"",

@@ -55,11 +55,11 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def helm(*words: str | Path, values: dict[str, Any] | None = None) -> str:
+def helm(*words: str | Path, values: dict[str, Any] | None = None, program: str = "helm") -> str:
     """What `helm` prints that needs no cluster. LabError with its complaint."""
     words = (*words, "--kube-version", VERSIONS["kubernetes"], "--values", "-")
     done = subprocess.run(
-        [binary("helm"), *words],
+        [binary(program), *words],
         input=json.dumps(values or {}),
         env={**os.environ, "KUBECONFIG": os.devnull},
         capture_output=True,
@@ -172,6 +172,25 @@ def test_the_registration_is_what_the_command_prints_for_the_configuration(
     where = ("--service", f"{namespace}/{OWN}", "--ca-file", tls / "ca.crt", "--failure-policy", policy)
     printed = yaml.safe_load(command("registration", "--config", file, *where))
     assert objects["MutatingWebhookConfiguration", OWN] == printed
+
+
+@pytest.mark.parametrize("program", ["helm", "helm4"])
+def test_as_a_subchart_its_parent_has_it_or_leaves_it_out(tmp_path: Path, program: str) -> None:
+    """By the key that parents' conditions read; alone, where it would change nothing, `false` is refused."""
+    ours = {"image": {"repository": "r/w"}}
+    depends = {"name": OWN, "version": "*", "condition": f"{OWN}.enabled"}
+    chart = {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [depends]}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart))
+    shutil.copytree(CHART, tmp_path / "charts" / OWN)
+    found = {}
+    for enabled in (True, False):
+        values = {"global": {"storageClass": "x"}, OWN: {**ours, "enabled": enabled}}
+        found[enabled] = by_name(helm("template", "release", tmp_path, values=values, program=program))
+        assert "0 chart(s) failed" in helm("lint", tmp_path, values=values, program=program)
+    assert found[False] == {}
+    assert found[True].keys() == by_name(helm("template", OWN, CHART, values=ours, program=program)).keys()
+    with pytest.raises(LabError, match="enabled"):
+        helm("template", OWN, CHART, values={**ours, "enabled": False}, program=program)
 
 
 def test_lint_has_nothing_against_it() -> None:

@@ -124,6 +124,8 @@ def test_nor_does_it_end_a_process_that_runs() -> None:
         ["operate", "--namespace", "x/../y"],
         ["operate", "--namespace", "x", "--secret", "a/b"],
         ["doctor", "-n", "a b"],
+        ["preview", "--namespace", ""],
+        ["preview", "--namespace", "Foo Bar"],
         ["doctor", "--webhook-namespace", "a" * 64],
     ],
 )
