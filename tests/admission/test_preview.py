@@ -535,3 +535,94 @@ def test_colours_are_for_terminals_and_for_those_who_want_them(file: Any, output
     assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
     assert terminal(path, output, NO_COLOR="1") == terminal(path, output, TERM="dumb") == plain
     assert "\x1b" in terminal(path, output, NO_COLOR="")
+
+
+# --- what envFrom brings
+
+VARS = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: vars, namespace: plane}
+data: {GUNICORN_MAX_REQUESTS: "1200", REQUESTS: "7", OTHER: x}
+---
+apiVersion: v1
+kind: List
+items:
+- kind: Secret
+  metadata: {name: keys}
+  stringData: {CELERY_BROKER_POOL_LIMIT: hidden, GUNICORN_MAX_REQUESTS: hidden}
+"""
+WON = "wins over {} of the webhook's configuration"
+LOST = "{} of the webhook's configuration wins over"
+WOULD = "would win over the webhook's configuration"
+MISSING = "is not among these manifests: what it has of "
+
+
+@pytest.mark.parametrize(
+    ("sources", "webhook", "chart"),
+    [
+        (
+            "{configMapRef: {name: vars}}",
+            [f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars"],
+            [f"GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars {WON.format(0)}"],
+        ),
+        (  # the last one counts
+            "{secretRef: {name: keys}}, {configMapRef: {name: vars}}",
+            [
+                f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars",
+                f"{LOST.format(10)} CELERY_BROKER_POOL_LIMIT of Secret keys",
+            ],
+            [
+                f"GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars {WON.format(0)}",
+                f"CELERY_BROKER_POOL_LIMIT of Secret keys {WON.format(10)}",
+            ],
+        ),
+        (
+            "{configMapRef: {name: vars}, prefix: GUNICORN_MAX_}",
+            [f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=7 of ConfigMap vars"],
+            [f"GUNICORN_MAX_REQUESTS=7 of ConfigMap vars {WON.format(0)}"],
+        ),
+        (  # what comes after the known one may have another
+            "{configMapRef: {name: vars}}, {secretRef: {name: away}, prefix: GUNICORN_}",
+            [f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars"],
+            [f"Secret away {MISSING}GUNICORN_MAX_REQUESTS, GUNICORN_MAX_REQUESTS_JITTER {WOULD}"],
+        ),
+        (
+            "{configMapRef: {name: away}, prefix: GUNICORN_}, {configMapRef: {name: vars}}",
+            [f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars"],
+            [
+                f"GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars {WON.format(0)}",
+                f"ConfigMap away {MISSING}GUNICORN_MAX_REQUESTS_JITTER {WOULD}",
+            ],
+        ),
+        ("{configMapRef: {name: vars}, prefix: X_}, {prefix: X}, {configMapRef: {}}, {secretRef: 1}, 2", [], []),
+        ("", [], []),
+    ],
+)
+def test_what_envfrom_brings_is_said_with_who_wins(sources: str, webhook: list[str], chart: list[str]) -> None:
+    text = f"{API}          envFrom: [{sources}]\n---\n{VARS}"
+    for precedence, notes in (("webhook", webhook), ("chart", chart)):
+        result = preview([Source("f", text)], parse(f"precedence: {precedence}"), namespace="plane")
+        (change,) = result.changes
+        assert change.notes == [f"container api: {each}" for each in notes]
+        assert json.loads(shown.json_report(result))["workloads"][0]["notes"] == change.notes
+        for form, start in ((shown.diff, "! "), (shown.summary, f"{change.workload}: ")):
+            assert [each for each in form(result).splitlines() if "container api: " in each] == [
+                f"{start}{each}" for each in change.notes
+            ]
+
+
+def test_what_several_releases_have_is_not_guessed_and_the_containers_own_wins() -> None:
+    taken = f"{API}          envFrom: [{{configMapRef: {{name: vars}}}}]\n"
+    twice = f"{taken}---\n{VARS}---\n{VARS}"
+    (change,) = preview([Source("f", twice)], parse("precedence: chart"), namespace="plane").changes
+    assert [each[:70] for each in change.notes] == [
+        "container api: ConfigMap vars stands in these manifests more than once"
+    ]
+    own = f"{taken}          env: [{{name: GUNICORN_MAX_REQUESTS, value: '5'}}]\n---\n{VARS}"
+    for precedence in ("chart", "webhook"):
+        (change,) = preview([Source("f", own)], parse(f"precedence: {precedence}"), namespace="plane").changes
+        assert change.notes == []
+    elsewhere = f"{taken}---\n{VARS.replace('namespace: plane', 'namespace: other')}"
+    (change,) = preview([Source("f", elsewhere)], parse("precedence: chart"), namespace="plane").changes
+    assert [MISSING in each for each in change.notes] == [True]

@@ -51,7 +51,8 @@ def summary(preview: Preview, *, colour: bool = False) -> str:
     decisions = [change.decision for change in preview.changes]
     codes = dict.fromkeys([*(each.reason for each in decisions), *(risk for each in decisions for risk in each.risks)])
     meanings = [f"{code}: {code.sentence}" for code in codes]
-    return "\n".join([*table, *meanings, *_conclusion(preview, colour=colour)])
+    notes = [printable(f"{change.workload}: {note}") for change in preview.changes for note in change.notes]
+    return "\n".join([*table, *meanings, *notes, *_conclusion(preview, colour=colour)])
 
 
 def yaml(preview: Preview, *, colour: bool = False) -> str:  # noqa: ARG001 - one shape for all four
@@ -80,6 +81,7 @@ def _row(change: Change) -> dict[str, Any]:
         "reason": change.decision.reason,
         "meaning": change.decision.reason.sentence,
         "risks": list(change.decision.risks),
+        "notes": change.notes,
         "patch": change.operations,
     }
 
@@ -131,7 +133,8 @@ def _diff(change: Change, *, colour: bool) -> str:
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2)
     body = list(lines)[2:]  # its own file names say nothing here
     risks = [f"! {risk.sentence} ({risk})" for risk in change.decision.risks]
-    painted = (_painted(line, _LINES.get(line[:1], ""), colour=colour) for line in (*risks, *body))
+    notes = [f"! {note}" for note in change.notes]
+    painted = (_painted(line, _LINES.get(line[:1], ""), colour=colour) for line in (*risks, *notes, *body))
     return "\n".join([_painted(_headline(change), _BOLD, colour=colour), *painted, ""])
 
 
