@@ -41,9 +41,11 @@ def findings(api: Api, installed: Installed, settings: Settings) -> Iterator[Fin
     if files is not None and not files.get("ca.crt") and not _makes(operator):
         files = {**files, "ca.crt": registration.bundle or b""}  # it need not have one: who made it knows who signed it
     yield from _registration(installed, registration, settings, _applied(installed, operator), does)
-    yield from _trust(installed, registration, files, made)
+    now = datetime.now(UTC)
+    problem = amiss(files, host=_host(installed), now=now)
+    yield from _trust(installed, registration, None if problem else files, now, made)
     yield from _replicas(api, installed)
-    yield from _certificate(installed, files, made)
+    yield from _certificate(installed, files, problem, now, made)
     yield from refused(api, own, lambda each: each["metadata"]["name"] in (SERVICE, OPERATE))
 
 
@@ -139,16 +141,17 @@ def _registration(
             )
 
 
-def _trust(installed: Installed, registration: Registration, files: Files | None, made: str) -> Iterator[Finding]:
-    """`made` is the command that has the Secret made: as long as it won't do, there is nothing to copy."""
+def _trust(
+    installed: Installed, registration: Registration, good: Files | None, now: datetime, made: str
+) -> Iterator[Finding]:
+    """`good`: the Secret's files where they would do; else there is nothing to copy, and `made` has them made."""
     if registration.webhook is None:
         return
     bundle = registration.bundle
     wrong = "it has no caBundle"
-    good = files is not None and amiss(files, host=_host(installed), now=datetime.now(UTC)) is None
-    if bundle and files and good:
+    if bundle and good:
         try:
-            certs.check(files["tls.crt"], files["tls.key"], bundle, now=datetime.now(UTC))
+            certs.check(good["tls.crt"], good["tls.key"], bundle, now=now)
         except certs.CertificateError:
             wrong = f"its caBundle lacks the authority that signed the certificate in secret/{installed.secret}"
         else:
@@ -212,9 +215,9 @@ def _waiting(api: Api, own: str, deployment: str) -> Iterator[str]:
             yield f"{pod['metadata']['name']}: {harmless(said_so)}"
 
 
-def _certificate(installed: Installed, files: Files | None, made: str) -> Iterator[Finding]:
-    own, now = installed.namespace, datetime.now(UTC)
-    problem = amiss(files, host=_host(installed), now=now)
+def _certificate(
+    installed: Installed, files: Files | None, problem: str | None, now: datetime, made: str
+) -> Iterator[Finding]:
     causes = "replicas that start now can't serve, or aren't trusted; "
     if problem is None and files is not None:
         causes = ""
@@ -225,7 +228,7 @@ def _certificate(installed: Installed, files: Files | None, made: str) -> Iterat
         return
     yield Finding(
         "certificate",
-        f"{own}/secret/{installed.secret}",
+        f"{installed.namespace}/secret/{installed.secret}",
         problem,
         f"{causes}when what is served ends, and the API server's open connections, pods of Plane are created without "
         "the injection, or refused",
