@@ -119,6 +119,8 @@ def _source(made: type[Source], name: str, from_folder: bool) -> Source:  # noqa
 
 def _files(name: str) -> list[tuple[str, bool]]:
     """The file, or the manifests in a folder and below it; and whether they come from one."""
+    if not name:  # as of a variable that is not set; as a path it would be the folder we are in
+        raise _InputError("'' is no file's name")
     folder = Path(name)
     if name == "-" or not folder.is_dir():
         return [(name, False)]

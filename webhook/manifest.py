@@ -100,6 +100,9 @@ def _trees(text: str, source: str) -> Iterator[tuple[int, Any]]:
         raise ManifestError(f"{source}: document {number} (line {line}): {what}") from error
     except (ValueError, TypeError) as error:
         raise ManifestError(f"{source}: document {number} (line {line}): has no form in JSON: {error}") from error
+    except (KeyError, IndexError, AttributeError) as error:  # PyYAML of `!!float ""`, `!!timestamp x`
+        what = "a value is not of the type that its tag (!!) names"
+        raise ManifestError(f"{source}: document {number} (line {line}): not YAML: {what}") from error
 
 
 # Characters and values that aliases may repeat in all of a file: many times what anchors are for, and some 100 MB as

@@ -156,6 +156,8 @@ BAD = {
     "kind: A\n\tx: 1\n": "f: document 1 (line 2, column 1): not YAML: found character '\\t' that cannot start",
     "kind: A\nx: 1\ny: \x07\n": "f: line 3: not text: the character 0x7",
     "kind: A\n---\nkind: B\nx: !!int a\n": "f: document 2 (line 3): has no form in JSON: invalid literal for int()",
+    "kind: A\nx: !!timestamp x\n": "f: document 1 (line 1): not YAML: a value is not of the type that its tag (!!)",
+    "kind: A\nx: !!float ''\n": "f: document 1 (line 1): not YAML: a value is not of the type that its tag (!!) names",
     "kind: A\nx: !!binary aGk=\n": "f: document 1 (line 1): has no form in JSON: Object of type bytes",
     'kind: A\nx: "\\ud83d"\n': "f: document 1 (line 1): has no form in JSON: ",
     "kind: A\nx: &a [*a]\n": "f: document 1 (line 1): has no form in JSON: an anchor's value contains itself",
