@@ -119,8 +119,6 @@ def _source(made: type[Source], name: str, from_folder: bool) -> Source:  # noqa
 
 def _files(name: str) -> list[tuple[str, bool]]:
     """The file, or the manifests in a folder and below it; and whether they come from one."""
-    if not name:  # as of a variable that is not set; as a path it would be the folder we are in
-        raise _InputError("'' is no file's name")
     folder = Path(name)
     if name == "-" or not folder.is_dir():
         return [(name, False)]
@@ -234,12 +232,12 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     def takes_config(made: argparse.ArgumentParser) -> None:
-        made.add_argument("--config", type=Path, metavar="FILE", help="the configuration (default: the defaults)")
+        made.add_argument("--config", type=_path, metavar="FILE", help="the configuration (default: the defaults)")
 
     serve = command("serve", _serve, "answer the API server's admission reviews")
     takes_config(serve)
     serve.add_argument(
-        "--cert-dir", type=Path, required=True, metavar="DIR", help="has tls.crt, tls.key and, if there is one, ca.crt"
+        "--cert-dir", type=_path, required=True, metavar="DIR", help="has tls.crt, tls.key and, if there is one, ca.crt"
     )
     serve.add_argument("--host", default="", help="address to listen on (default: all, IPv4 and IPv6)")
     serve.add_argument("--port", type=_port, default=8443, help="HTTPS port (default: %(default)s)")
@@ -266,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
         "they hold (default: %(default)s)",
     )
     operator.add_argument(
-        "--kubeconfig", type=Path, metavar="FILE", help="outside of a pod (default: the pod's account, or KUBECONFIG)"
+        "--kubeconfig", type=_path, metavar="FILE", help="outside of a pod (default: the pod's account, or KUBECONFIG)"
     )
     operator.add_argument("--host", default="", help="address for metrics (default: all, IPv4 and IPv6)")
     operator.add_argument("--metrics-port", type=_port, default=9090, help="plain HTTP port (default: %(default)s)")
@@ -283,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the webhook's (default: %(default)s)",
     )
     doctor.add_argument(
-        "--kubeconfig", type=Path, metavar="FILE", help="whose rights (default: KUBECONFIG, as kubectl)"
+        "--kubeconfig", type=_path, metavar="FILE", help="whose rights (default: KUBECONFIG, as kubectl)"
     )
     doctor.add_argument("--context", metavar="NAME", help="the kubeconfig's context (default: the current one)")
     doctor.add_argument(
@@ -294,7 +292,9 @@ def _parser() -> argparse.ArgumentParser:
     preview = command("preview", _preview, "show what the webhook would do to the workloads in manifests")
     preview.epilog = "Exits 0 where one at least is or would be injected, 1 where none, 2 where it can't read or write."
     takes_config(preview)
-    preview.add_argument("files", nargs="*", metavar="FILE", help="manifests or folders of them; - or none: stdin")
+    preview.add_argument(
+        "files", nargs="*", type=_file, metavar="FILE", help="manifests or folders of them; - or none: stdin"
+    )
     preview.add_argument(
         "--namespace",
         type=_namespace,
@@ -312,7 +312,7 @@ def _parser() -> argparse.ArgumentParser:
     certificates = commands.add_parser("certs", help="make certificates")
     kinds = certificates.add_subparsers(required=True, metavar="COMMAND")
     issue = command("issue", _issue, "make a certificate authority and a server certificate", to=kinds)
-    issue.add_argument("--dir", type=Path, required=True, metavar="DIR", help="where the files go")
+    issue.add_argument("--dir", type=_path, required=True, metavar="DIR", help="where the files go")
     issue.add_argument("--host", action="append", required=True, metavar="NAME", help="DNS name or address; repeatable")
     issue.add_argument("--days", type=int, default=365, help="how long they hold (default: %(default)s)")
     issue.add_argument("--force", action="store_true", help="replace files that are there")
@@ -322,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     where = register.add_mutually_exclusive_group(required=True)
     where.add_argument("--service", metavar="NAMESPACE/NAME", help="the Service in front of the webhook")
     where.add_argument("--url", help="where the API server reaches a webhook outside the cluster")
-    register.add_argument("--ca-file", type=Path, required=True, metavar="FILE", help="ca.crt: who signed the server")
+    register.add_argument("--ca-file", type=_path, required=True, metavar="FILE", help="ca.crt: who signed the server")
     register.add_argument(
         "--failure-policy",
         choices=("Ignore", "Fail"),
@@ -337,6 +337,16 @@ def _port(text: str) -> int:
     if not 0 <= number <= 65535:  # noqa: PLR2004 - TCP's own limit; 0 takes a free one
         raise argparse.ArgumentTypeError(f"{text} is not a port: expected 0 to 65535")
     return number
+
+
+def _file(text: str) -> str:
+    if not text:  # as of a variable that is not set; Path would take it for the folder we are in
+        raise argparse.ArgumentTypeError("'' is no path")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_file(text))
 
 
 def _namespace(text: str) -> str:

@@ -125,6 +125,10 @@ def test_nor_does_it_end_a_process_that_runs() -> None:
         ["operate", "--namespace", "x", "--secret", "a/b"],
         ["doctor", "-n", "a b"],
         ["preview", "--namespace", ""],
+        ["preview", ""],
+        ["preview", "--config", ""],
+        ["serve", "--cert-dir", ""],
+        ["certs", "issue", "--host", "x", "--dir", ""],
         ["preview", "--namespace", "Foo Bar"],
         ["doctor", "--webhook-namespace", "a" * 64],
     ],
@@ -179,10 +183,39 @@ def test_where_it_is_looked_for_when_nobody_names_one(
     assert "~/.kube/config: there is no such file. Name another with --kubeconfig or KUBECONFIG\n" in one_line(capfd)
 
 
+def _kubeconfig(user: str) -> str:
+    return f"""\
+apiVersion: v1
+kind: Config
+current-context: a
+contexts: [{{name: a, context: {{cluster: a, user: a}}}}]
+clusters:
+- name: a
+  cluster: {{server: "https://127.0.0.1:1"}}
+users:
+- name: a
+  user: {user}
+"""
+
+
 BROKEN = {
     "cut": ("clusters: [\nb: {", "while parsing a flow "),
     "empty": ("", "file is empty"),
-    "a word": ("kubeconfig", "as a kubeconfig: "),
+    "a word": ("kubeconfig", "it has another shape than one"),
+    "a list": ("[kubeconfig]", "it has another shape than one"),
+    "a cluster that is a word": (
+        _kubeconfig("{}").replace("cluster: {server", "cluster: x #{server"),
+        "its server is '', no https:// address",
+    ),
+    "no URL": (_kubeconfig("{}").replace("https://", ""), "its server is '127.0.0.1:1', no https:// address"),
+    "a plugin that is not there": (
+        _kubeconfig("{exec: {apiVersion: client.authentication.k8s.io/v1, command: no-such-plugin}}"),
+        "its credential plugin fails: [Errno 2] No such file or directory: 'no-such-plugin'",
+    ),
+    "a plugin that fails": (
+        _kubeconfig("{exec: {apiVersion: client.authentication.k8s.io/v1, command: 'false'}}"),
+        "its credential plugin fails: exec: process returned 1",
+    ),
     "without a context": ("{apiVersion: v1, kind: Config}", "Expected key current-context"),
 }
 
