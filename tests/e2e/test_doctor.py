@@ -216,8 +216,8 @@ def worker(healthy: ControlPlane) -> Iterator[str]:
     wait_for(lambda: not healthy.pods(PLANE), 20, "its pods are gone")
 
 
-def configure(plane: ControlPlane, text: str) -> None:
-    """Change the ConfigMap that the Deployment mounts."""
+def configure(plane: ControlPlane, text: str | None) -> None:
+    """Change the ConfigMap that the Deployment mounts; None takes the file out of it."""
     deployment = json.loads(plane.kubectl("-n", OWN, "get", "deployment", OWN, "-o", "json"))
     (name,) = (each["configMap"]["name"] for each in deployment["spec"]["template"]["spec"]["volumes"]
                if each["name"] == "configuration")  # fmt: skip
@@ -500,6 +500,21 @@ def test_it_says_when_it_could_not_look(healthy: ControlPlane, tmp_path: Path) -
     code, printed, said = doctor(healthy, "--kubeconfig", str(gone))
     assert (code, printed) == (2, "")
     assert "could not look" in said
+
+
+def test_nor_does_it_look_by_a_configuration_that_no_replica_could_start_with(healthy: ControlPlane) -> None:
+    try:
+        for text, wrong in (
+            ("workloads: []", "workloads: should name at least one; found []"),
+            (None, "it has no conf"),
+        ):
+            configure(healthy, text)
+            code, printed, said = doctor(healthy)
+            assert (code, printed) == (2, "")
+            assert "configmap/plane-webhook-configuration-" in said
+            assert f" in {OWN}: {wrong}" in said
+    finally:
+        configure(healthy, (REPOSITORY / "manifests/base/configuration.yaml").read_text())
 
 
 def test_an_api_server_that_nobody_checks_is_said_once(healthy: ControlPlane, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from webhook.settings import Settings, SettingsError, parse
 OPERATE = "plane-webhook-operate"  # its Deployment, its Lease, and the manager of the fields that it sets
 REGISTRATION = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{NAME}"
 WEBHOOK = f"inject.pods.{NAME}"
+_FILE = "configuration.yaml"  # as the Deployment's --config names it
 
 
 class Installed:
@@ -51,10 +52,14 @@ class Installed:
             raise ApiError(
                 f"the ConfigMap {self.configuration}, which the Deployment {SERVICE} mounts, is not in {self.namespace}"
             )
+        where = f"configmap/{self.configuration} in {self.namespace}"
+        text = (msgspec.json.decode(raw).get("data") or {}).get(_FILE)
+        if text is None:
+            raise ApiError(f"{where}: it has no {_FILE}, without which no replica starts")
         try:
-            return parse((msgspec.json.decode(raw).get("data") or {}).get("configuration.yaml", ""))
+            return parse(text)
         except SettingsError as error:
-            raise ApiError(f"configmap/{self.configuration} in {self.namespace}: {error}") from error
+            raise ApiError(f"{where}: {error}") from error
 
 
 class Secret:
