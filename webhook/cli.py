@@ -6,6 +6,7 @@ import argparse
 import gc
 import os
 import re
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from webhook.preview import Source
 
 OK, NOTHING, BAD_INPUT = 0, 1, 2
+INTERRUPTED = 128 + signal.SIGINT  # as a shell says it
 _UNVERIFIED = "the kubeconfig has insecure-skip-tls-verify: whoever answers is taken for the API server"
 
 
@@ -35,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `| head`: whoever read has seen enough
         _forget_output()
         return OK
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return code
 
 

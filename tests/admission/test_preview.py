@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -215,6 +216,17 @@ def test_who_reads_no_more_is_no_error_and_complaints_get_into_no_manifest(file:
     done = shell('"$1" | head -1', path)
     assert (done.returncode, done.stderr) == (0, "")
     assert shell('"$1" --output yaml 2>&-', path).stdout == run(path, "--output", "yaml").stdout
+
+
+def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = ["env", "--default-signal=INT", PROGRAM, "preview", pipe]  # a job in the background may have it ignored
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process, pipe.open("wb"):  # opened when it reads
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == 130
 
 
 def test_wrong_arguments_are_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
