@@ -451,6 +451,13 @@ def test_a_namespace_for_manifests_that_name_none(file: Any, capsys: pytest.Capt
         rows = json.loads(command(capsys, *arguments, *options)[1])["workloads"]
         assert [row["reason"] for row in rows] == reasons
         assert [row["namespace"] for row in rows] == namespaces
+        assert [len(row["notes"]) for row in rows] == [int(not each) for each in namespaces]
+    for settings in ("workloads: [worker]", "workloads: [api]"):
+        text = f"{settings}\nnamespaces: {{plane: {{workloads: [worker]}}}}"
+        arguments = [file(API.replace(", namespace: plane", "")), "--config", file(text, "config.yaml")]
+        for output in ("diff", "summary"):
+            said = command(capsys, *arguments, "--output", output)[1]
+            assert said.count("no namespace is named (see --namespace)") == 1
 
 
 def test_a_folder_is_read_whole_and_what_is_no_manifest_is_named(

@@ -44,7 +44,7 @@ class Change:
     decision: Decision
     before: dict[str, Any]
     operations: list[injection.Operation]
-    notes: list[str]  # what envFrom brings of our variables
+    notes: list[str]  # what the decision can't have: values of envFrom, a namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,10 @@ def _decide(made: Preview, workload: Workload, settings: Settings, namespace: st
     decision = decide(pod, settings.profile(namespace))
     operations = injection.operations(decision.injection) if decision.injection else []
     notes = list(brought.said(before, decision.injection, namespace)) if decision.injection else []
+    if decision.container and settings.namespaces and not namespace:
+        notes.append(
+            "no namespace is named (see --namespace): `namespaces` in the configuration was left out of account"
+        )
     patched = jsonpatch.apply_patch(before, operations)
     workload.template.clear()
     workload.template.update(patched)

@@ -30,7 +30,7 @@ def diff(preview: Preview, *, colour: bool = False) -> str:
     return "\n".join(
         [
             *(_diff(change, colour=colour) for change in changed),
-            *(_painted(_headline(change), _shade(change.decision.reason), colour=colour) for change in same),
+            *(_same(change, colour=colour) for change in same),
             *_conclusion(preview, colour=colour),
             *dict.fromkeys(_worst_case(change) for change in changed),
         ]
@@ -136,6 +136,11 @@ def _diff(change: Change, *, colour: bool) -> str:
     notes = [f"! {note}" for note in change.notes]
     painted = (_painted(line, _LINES.get(line[:1], ""), colour=colour) for line in (*risks, *notes, *body))
     return "\n".join([_painted(_headline(change), _BOLD, colour=colour), *painted, ""])
+
+
+def _same(change: Change, *, colour: bool) -> str:
+    headline = _painted(_headline(change), _shade(change.decision.reason), colour=colour)
+    return "\n".join([headline, *(_painted(f"! {note}", _YELLOW, colour=colour) for note in change.notes)])
 
 
 def _shade(reason: Reason) -> str:
