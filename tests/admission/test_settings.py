@@ -107,6 +107,8 @@ WRONG = {
     "workloads, images",
     "namespaces: {x: {env: {y: 1}}}": "namespaces.x.env.y: unknown key",
     "1: 2": "1: unknown key",
+    # a file of values
+    "configuration: {publish: {timeout: 3}}": "configuration: stands around these keys in the chart's values alone",
     # a value of another type
     "env: {gunicorn_max_requests: '0'}": 'env.gunicorn_max_requests: should be a valid integer; found "0"',
     "env: {gunicorn_max_requests: 1.0}": "env.gunicorn_max_requests: should be a valid integer; found 1.0",
