@@ -256,7 +256,6 @@ VALUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     {"ports": [{"port": "https"}]},
                     {"ports": [{"port": "metrics"}], "from": [{"namespaceSelector": {}}]},
                 ],
-                "egress": [],
             }
         },
     ),
@@ -269,7 +268,6 @@ VALUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     {"ports": [{"port": "https"}], "from": [SERVER]},
                     {"ports": [{"port": "metrics"}], "from": [PEER]},
                 ],
-                "egress": [],
             }
         },
     ),
@@ -341,6 +339,23 @@ def test_each_value_changes_what_it_is_for_and_nothing_else(controlplane: Contro
     answer = tried(controlplane, objects["Deployment", OWN]["spec"]["template"])
     assert [word for word in FORBIDDEN.get(name, []) if word not in answer.text] == []
     assert answer.status_code == (403 if name in FORBIDDEN else 201)
+
+
+@pytest.mark.parametrize("how", [("--server-side", "--force-conflicts", "--field-manager=kustomize-controller"), ()])
+def test_the_same_applied_again_is_no_change(controlplane: ControlPlane, tls: Path, how: tuple[str, ...]) -> None:
+    """As GitOps tools do every few minutes: an object that comes out new each time is drift for ever."""
+    values = {"networkPolicy": {"enabled": True}, "operate": {"enabled": True}, "dashboard": {"enabled": True}}
+    controlplane.namespace(OWN)
+    objects = [*rendered(tls, certificates={"source": "operate"}, **values).values()]
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+
+    def applied() -> list[tuple[str, int]]:
+        controlplane.kubectl("apply", *how, "-f", "-", input=listed)
+        items = json.loads(controlplane.kubectl("get", "-f", "-", "-o", "json", input=listed))["items"]
+        return [(f"{each['kind']} {each['metadata']['name']}", each["metadata"].get("generation")) for each in items]
+
+    assert applied() == applied()
+    controlplane.kubectl("delete", "-f", "-", "--wait=false", input=listed)
 
 
 @pytest.mark.parametrize(
