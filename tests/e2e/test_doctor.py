@@ -17,7 +17,7 @@ import trustme
 
 import certs
 from lab.controlplane.programs import binary
-from lab.operating import OWN, SECRET, Operate, secret
+from lab.operating import OWN, SECRET, Operate, deployment, secret
 from lab.pods import INJECT, api_pod, create, injected
 from lab.process import wait_for
 from lab.webhook import COMMAND, Webhook
@@ -26,6 +26,7 @@ from tests.pages import blocks
 from webhook import __version__
 from webhook.cluster.api import Api
 from webhook.cluster.doctor import NOTES, PROBLEMS, as_json, examine
+from webhook.cluster.registration import condition
 from webhook.settings import Settings
 
 if TYPE_CHECKING:
@@ -177,6 +178,54 @@ def test_pods_that_pod_security_refuses_are_found_and_let_in(healthy: ControlPla
     healthy.namespace(PLANE, INJECT)
 
 
+def test_a_policy_that_takes_a_pod_only_without_the_injection_is_found_and_the_fix_lets_it_in(
+    healthy: ControlPlane, tmp_path: Path
+) -> None:
+    named = {"name": "no-memory", "labels": {"lab": "policy"}}
+    pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    allowed = "!object.spec.?volumes.orValue([]).exists(v, v.?emptyDir.?medium.orValue('') == 'Memory')"
+    policy = {"matchConstraints": {"resourceRules": [pods]}, "validations": [{"expression": allowed}]}
+    there = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": PLANE}}}
+    binding = {"policyName": "no-memory", "validationActions": ["Deny"], "matchResources": there}
+    kind = "ValidatingAdmissionPolicy"
+    version = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": named}
+    healthy.apply({**version, "kind": kind, "spec": policy}, {**version, "kind": f"{kind}Binding", "spec": binding})
+    wait_for(lambda: not create(healthy, PLANE, api_pod(), dry_run=True).is_success, 15, "it is in force")
+    (found,) = findings(healthy)
+    assert (found["code"], found["where"]) == ("pods-refused", f"namespace/{PLANE}")
+    assert "is refused, and taken without the injection" in found["wrong"]
+    assert "'no-memory'" in found["wrong"]
+    healthy.apply(deployment(PLANE, 1))
+    both = [f"{PLANE}/deployment/plane-app-api-wl", f"namespace/{PLANE}"]
+    wait_for(lambda: [each["where"] for each in findings(healthy)] == both, 20, "of Plane's own too")
+    run(healthy, found["fix"], tmp_path)
+    healthy.kubectl("-n", PLANE, "delete", "replicasets", "--all")  # it tries again by itself, later each time
+    wait_for(lambda: healthy.pods(PLANE), 20, "it is made")
+    healthy.kubectl("-n", PLANE, "delete", "deployment", "plane-app-api-wl")
+    healthy.kubectl("delete", f"{kind},{kind}Binding", "--selector", "lab=policy")
+    wait_for(lambda: not healthy.pods(PLANE), 20, "its pods are gone")
+    healthy.namespace(PLANE, INJECT)
+    wait_for(lambda: not findings(healthy), 20, "nothing is wrong any more")
+
+
+def test_where_ours_is_refused_a_pod_of_planes_own_is_tried(healthy: ControlPlane, tmp_path: Path) -> None:
+    least = {"type": "Container", "min": {"cpu": "10m"}}
+    limits = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "least", "namespace": PLANE}}
+    healthy.apply({**limits, "spec": {"limits": [least]}})
+    (found,) = wait_for(lambda: findings(healthy), 15, "it is in force")
+    assert (found["code"], found["where"]) == ("pods-refused", f"namespace/{PLANE}")
+    assert "also without the injection" in found["wrong"]
+    assert "minimum cpu usage per Container is 10m" in found["wrong"]
+    run(healthy, found["fix"], tmp_path)
+    healthy.apply(deployment(PLANE, 1))
+    wait_for(lambda: healthy.pods(PLANE) and not findings(healthy), 20, "Plane's own is tried")
+    patch(healthy, "/webhooks/0/matchConditions/0/expression", "false")
+    wait_for(lambda: "not-called" in {each["code"] for each in findings(healthy)}, 15, "and shows what is wrong")
+    patch(healthy, "/webhooks/0/matchConditions/0/expression", condition(Settings()))
+    healthy.kubectl("-n", PLANE, "delete", "deployment/plane-app-api-wl", "limitrange/least")
+    wait_for(lambda: not healthy.pods(PLANE) and not findings(healthy), 20, "it is as before")
+
+
 def test_an_authority_that_is_not_there_is_found_too(healthy: ControlPlane, tmp_path: Path) -> None:
     patch(healthy, "/webhooks/0/clientConfig/caBundle", None)
     found = {each["code"]: each for each in findings(healthy)}
@@ -233,6 +282,9 @@ def test_settings_that_are_in_effect_nowhere_and_then_not_in_old_pods(
     assert (row.state, row.workload, row.owner, row.version) == ("injected", "worker", worker, __version__)
     assert row.settings == Settings().default.digest
     changed = "env: {celery_broker_pool_limit: 3}"
+    copied = deployment(PLANE, 1)
+    copied["metadata"]["name"] = "copied"
+    (copied["spec"]["template"]["spec"],) = (each["spec"] for each in healthy.pods(PLANE))
     try:
         configure(healthy, changed)
         found = {each["code"]: each for each in findings(healthy)}
@@ -246,6 +298,15 @@ def test_settings_that_are_in_effect_nowhere_and_then_not_in_old_pods(
         (found,) = findings(healthy)
         run(healthy, found["fix"], tmp_path)
         wait_for(lambda: settled(healthy) and not findings(healthy), 30, "so is the other")
+        healthy.apply(copied)
+        (found,) = wait_for(lambda: findings(healthy), 20, "one that no restart mends")
+        run(healthy, found["fix"], tmp_path)
+        name = healthy.pods(PLANE, "a=b")[0]["metadata"]["name"]
+        wait_for(lambda: settled(healthy) and name not in str(healthy.pods(PLANE)), 20, "it is made anew")
+        assert [each["where"] for each in findings(healthy)] == [f"{PLANE}/deployment/copied"]
+        assert "copied from an injected pod" in found["fix"]
+        healthy.kubectl("-n", PLANE, "delete", "deployment", "copied")
+        wait_for(lambda: len(healthy.pods(PLANE)) == 1, 20, "its pod is gone")
     finally:
         configure(healthy, (REPOSITORY / "manifests/base/configuration.yaml").read_text())
         serving.configuration = None

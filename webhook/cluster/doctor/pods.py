@@ -94,7 +94,8 @@ class Census:
             elif state is State.OUTDATED:
                 wrong = f"injected with other settings: {names}"
                 why = "what the configuration says now is not in effect there"
-                yield Finding("other-settings", where, wrong, why, self._restart(group))
+                copied = "if it stays so, its template was copied from an injected pod: give it Plane's own again"
+                yield Finding("other-settings", where, wrong, why, f"{self._restart(group)}   # {copied}")
             elif state is State.NOT_IN_EFFECT:
                 wrong = f"container {judged.container} says in its log that it is NOT IN EFFECT: {names}"
                 why = "what was asked for is not, or not all, in effect there: tasks can be lost"
