@@ -145,6 +145,7 @@ BREAK: dict[str, Callable[[ControlPlane], object]] = {
     "not-opted-in": lambda plane: plane.namespace(PLANE, {"plane-webhook/inject": "true"}),
     "not-trusted": mistrust,
     "registration-differs": lambda plane: patch(plane, "/webhooks/0/matchConditions/0/expression", "false"),
+    "registration-differs elsewhere": lambda plane: patch(plane, "/webhooks/0/clientConfig/service/namespace", "other"),
     "webhook-scaled-to-zero": lambda plane: plane.kubectl(
         "-n", OWN, "scale", "deployment/plane-webhook", "--replicas=0"
     ),
@@ -154,12 +155,14 @@ BREAK: dict[str, Callable[[ControlPlane], object]] = {
 }
 
 
-@pytest.mark.parametrize("code", BREAK)
-def test_what_is_broken_is_found_and_the_printed_fix_mends_it(healthy: ControlPlane, tmp_path: Path, code: str) -> None:
-    BREAK[code](healthy)
+@pytest.mark.parametrize("how", BREAK)
+def test_what_is_broken_is_found_and_the_printed_fix_mends_it(healthy: ControlPlane, tmp_path: Path, how: str) -> None:
+    code, _, more = how.partition(" ")
+    BREAK[how](healthy)
     wait_for(lambda: code in {each["code"] for each in findings(healthy)}, 20, "it is found")
     found = {each["code"]: each for each in findings(healthy)}
     assert found.keys() <= {code, "not-called"}
+    assert ("leads to the Service" in found[code]["wrong"]) == (more == "elsewhere")
     run(healthy, found[code]["fix"], tmp_path)
     wait_for(lambda: well(healthy), 60, "nothing is wrong any more")
 

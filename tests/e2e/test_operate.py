@@ -541,6 +541,24 @@ def test_at_rest_it_takes_little_memory(operate: Operate) -> None:
     assert resident < 90
 
 
+@pytest.mark.usefixtures("serving")
+def test_of_two_installations_the_one_that_is_not_asked_leaves_the_registration_alone(
+    controlplane: ControlPlane, operate: Operate
+) -> None:
+    """As after a move to another namespace: each would take out of the caBundle what the other puts there."""
+    second = controlplane.namespace("second")
+    wait_for(lambda: bundle(controlplane) == secret(controlplane)["ca.crt"], 30, "the tests before are over")
+    before = registration(controlplane)
+    with Operate(controlplane, "--namespace", second, "--kubeconfig", controlplane.kubeconfig) as other:
+        wait_for(lambda: other.said(f"leads to the Service {OWN}/{OWN}"), 10, "it says so", need=[other.process])
+        time.sleep(5)
+        assert registration(controlplane) == before
+        assert controlplane.kubectl("-n", second, "get", "secrets", "-o", "name") == ""
+        assert len(other.said("leads to the Service")) == 1
+    assert not operate.said("leads to the Service")
+    controlplane.kubectl("delete", "namespace", second, "--wait=false")
+
+
 def test_a_deleted_registration_is_said_and_not_made_again(controlplane: ControlPlane, operate: Operate) -> None:
     controlplane.kubectl("delete", "mutatingwebhookconfiguration", OWN)
     wait_for(lambda: operate.said("plane-webhook is missing, so no pod is injected"), 10, "it is said")

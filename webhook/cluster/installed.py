@@ -140,6 +140,12 @@ class Registration:
             return None
         return _decoded(self.webhook.get("clientConfig", {}).get("caBundle") or "")
 
+    def elsewhere(self, namespace: str) -> str:
+        """The Service that it leads to, if that is not the webhook's in this namespace: another installation's."""
+        service = (self.webhook or {}).get("clientConfig", {}).get("service")  # None where it has a URL
+        leads = f"{service['namespace']}/{service['name']}" if service else ""
+        return "" if leads == f"{namespace}/{SERVICE}" else leads
+
     def lacks(self, condition: str) -> bool:
         """Whether the condition is ours to set, for the applied registration leaves it out, and isn't this one.
 
