@@ -780,6 +780,29 @@ def test_the_pages_commands_upgrade_a_release_configure_it_and_go_back(
     controlplane.kubectl("delete", "namespace", OWN)
 
 
+@pytest.mark.parametrize(
+    ("program", "force"), [("helm", ("--force",)), ("helm4", ("--force-replace", "--server-side=false"))]
+)
+def test_an_upgrade_by_force_takes_the_bundle_away_and_operate_fills_it_in(
+    controlplane: ControlPlane, program: str, force: tuple[str, ...]
+) -> None:
+    """So the page says not to."""
+    where = ("--namespace", OWN)
+    controlplane.helm("install", OWN, CHART, *where, "--create-namespace", program=program)
+    with Operate(controlplane) as operate:
+        wait_for(lambda: secret(controlplane), 30, "it is made", need=[operate.process])
+        wait_for(lambda: bundle(controlplane) == secret(controlplane)["ca.crt"], 30, "and trusted")
+        made = secret(controlplane)
+        assert operate.terminate() == 0
+        controlplane.helm("upgrade", OWN, CHART, *where, *force, program=program)
+        assert bundle(controlplane) == b""
+        operate.start()
+        wait_for(lambda: bundle(controlplane) == made["ca.crt"], 15, "it is there again", need=[operate.process])
+        assert secret(controlplane) == made
+    controlplane.helm("uninstall", OWN, *where, program=program)
+    controlplane.kubectl("delete", "namespace", OWN)
+
+
 @pytest.mark.parametrize("program", ["helm", "helm4"])
 def test_of_a_release_with_operate_that_is_left_which_readme_names_and_its_commands_remove(
     controlplane: ControlPlane, tmp_path: Path, program: str
