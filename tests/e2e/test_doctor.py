@@ -551,11 +551,21 @@ def test_a_certificate_that_you_made_is_found_in_time_and_replaced_as_the_how_to
     assert operate.terminate() == 0
 
 
+def test_where_a_registration_leads_to_nothing_it_says_what_that_causes(healthy: ControlPlane) -> None:
+    """Somebody has deleted the namespace, and not uninstalled."""
+    patch(healthy, "/webhooks/0/clientConfig/service/namespace", "nowhere")
+    code, _, said = doctor(healthy, "--webhook-namespace", "nowhere")
+    assert code == 2
+    assert said.endswith(f"kubectl delete {REGISTRATION} {OWN}\n")
+    patch(healthy, "/webhooks/0/clientConfig/service/namespace", OWN)
+
+
 def test_it_says_when_it_could_not_look(healthy: ControlPlane, tmp_path: Path) -> None:
     code, printed, said = doctor(healthy, "--webhook-namespace", "elsewhere")
     assert (code, printed) == (2, "")
     assert "there is no Deployment plane-webhook in the namespace elsewhere" in said
-    assert said.endswith("(--webhook-namespace), or install it\n")
+    leads = f"The MutatingWebhookConfiguration {OWN} leads to the Service {OWN}/{OWN}\n"
+    assert said.endswith(f"(--webhook-namespace), or install it. {leads}")
     gone = tmp_path / "kubeconfig"
     gone.write_text(healthy.kubeconfig.read_text().replace(healthy.url, "https://127.0.0.1:1"))
     code, printed, said = doctor(healthy, "--kubeconfig", str(gone))
