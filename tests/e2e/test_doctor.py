@@ -473,6 +473,24 @@ def test_pods_older_than_the_label_are_found_and_restarted(healthy: ControlPlane
     healthy.kubectl("-n", PLANE, "delete", "deployment", "plane-app-worker-wl")
 
 
+def test_the_pod_of_a_job_is_found_and_the_fix_leaves_it_alone(healthy: ControlPlane, tmp_path: Path) -> None:
+    healthy.kubectl("label", "namespace", PLANE, "plane-webhook/inject-")
+    wait_for(lambda: not injected(create(healthy, PLANE, api_pod(), dry_run=True).json()), 15, "nobody is asked")
+    healthy.kubectl("-n", PLANE, "create", "job", "once", "--image=makeplane/plane-backend:v1",
+                    "--", "python", "manage.py", "do_it")  # fmt: skip
+    (before,) = wait_for(lambda: healthy.pods(PLANE), 20, "a pod")
+    healthy.namespace(PLANE, INJECT)
+    wait_for(lambda: len(findings(healthy)) == 1, 15, "the API server has seen the label")
+    (found,) = findings(healthy)
+    assert (found["code"], found["where"]) == ("not-injected", f"{PLANE}/job/once")
+    run(healthy, found["fix"], tmp_path)
+    (after,) = healthy.pods(PLANE)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    healthy.settle(PLANE)
+    assert not findings(healthy), "it has ended"
+    healthy.kubectl("-n", PLANE, "delete", "job", "once")
+
+
 def test_what_can_not_be_covered_is_a_note_and_no_problem(healthy: ControlPlane) -> None:
     pod = api_pod("bare", command=None)
     create(healthy, PLANE, pod).raise_for_status()
