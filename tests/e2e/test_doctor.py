@@ -473,6 +473,25 @@ def test_pods_older_than_the_label_are_found_and_restarted(healthy: ControlPlane
     healthy.kubectl("-n", PLANE, "delete", "deployment", "plane-app-worker-wl")
 
 
+def test_pods_that_no_restart_makes_anew_are_deleted_one_by_one(healthy: ControlPlane, tmp_path: Path) -> None:
+    """As a ReplicaSet's without a Deployment, or another API's: were all deleted at once, nobody would answer."""
+    healthy.kubectl("label", "namespace", PLANE, "plane-webhook/inject-")
+    wait_for(lambda: not injected(create(healthy, PLANE, api_pod(), dry_run=True).json()), 15, "nobody is asked")
+    healthy.apply(deployment(PLANE, 2) | {"kind": "ReplicaSet"})
+    wait_for(lambda: len(healthy.pods(PLANE)) == 2, 20, "its pods")
+    healthy.namespace(PLANE, INJECT)
+    wait_for(lambda: len(findings(healthy)) == 1, 15, "the API server has seen the label")
+    for left in (1, 0):
+        (found,) = findings(healthy)
+        assert (found["code"], found["where"]) == ("not-injected", f"{PLANE}/replicaset/plane-app-api-wl")
+        run(healthy, found["fix"], tmp_path)
+        wait_for(lambda: len(healthy.pods(PLANE)) == 2, 20, "another one is made")
+        assert sum(not injected(each) for each in healthy.pods(PLANE)) == left
+    assert not findings(healthy)
+    healthy.kubectl("-n", PLANE, "delete", "replicaset", "plane-app-api-wl")
+    wait_for(lambda: not healthy.pods(PLANE), 20, "its pods are gone")
+
+
 def test_the_pod_of_a_job_is_found_and_the_fix_leaves_it_alone(healthy: ControlPlane, tmp_path: Path) -> None:
     healthy.kubectl("label", "namespace", PLANE, "plane-webhook/inject-")
     wait_for(lambda: not injected(create(healthy, PLANE, api_pod(), dry_run=True).json()), 15, "nobody is asked")

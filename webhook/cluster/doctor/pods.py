@@ -130,8 +130,13 @@ class Census:
         owner = group[0].owner
         if (owner.api_version, owner.kind) == ("batch/v1", "Job"):  # to delete its pod may end it as failed
             return f"{self._kubectl} get {shlex.quote(owner.shown)}   # let it end: those that run later come out right"
-        delete = f"{self._kubectl} delete pod {shlex.join(each.name for each in group)}   # and make it again"
-        return group[0].restart or delete
+        if group[0].restart:
+            return group[0].restart
+        first, *others = (each.name for each in group)
+        again = "what made it makes another" if group[0].controller else "and make it again"
+        if others:  # all at once would leave nobody to answer
+            again += f"; when that one is ready, the next: {shlex.join(others)}"
+        return f"{self._kubectl} delete pod {shlex.quote(first)}   # {again}"
 
     def _injected(self, found: Found, *, running: bool = False) -> Iterator[tuple[dict[str, Any], Told]]:
         """Each container with our guard, as the API server stores it, and what the guard was told. Raises ApiError.
