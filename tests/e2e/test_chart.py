@@ -780,6 +780,21 @@ def test_the_pages_commands_upgrade_a_release_configure_it_and_go_back(
     controlplane.kubectl("delete", "namespace", OWN)
 
 
+def test_after_a_patch_helm_4_names_a_conflict_and_the_option_of_the_page_ends_it(controlplane: ControlPlane) -> None:
+    def upgrade(image: str, *words: str, check: bool = True) -> str:
+        given = ("--namespace", OWN, "--set", f"configuration.images={{{image}}}", *words)
+        return controlplane.helm("upgrade", OWN, CHART, *given, program="helm4", check=check)
+
+    controlplane.helm("install", OWN, CHART, "--namespace", OWN, "--create-namespace", program="helm4")
+    patch = [{"op": "replace", "path": "/webhooks/0/matchConditions/0/expression", "value": "true"}]
+    controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps(patch))
+    assert 'conflict with "kubectl-patch"' in upgrade("a/b", check=False)
+    upgrade("a/b", "--force-conflicts")
+    upgrade("a/c")
+    controlplane.helm("uninstall", OWN, "--namespace", OWN, program="helm4")
+    controlplane.kubectl("delete", "namespace", OWN)
+
+
 @pytest.mark.parametrize(
     ("program", "force"), [("helm", ("--force",)), ("helm4", ("--force-replace", "--server-side=false"))]
 )
