@@ -167,6 +167,23 @@ def test_what_is_broken_is_found_and_the_printed_fix_mends_it(healthy: ControlPl
     wait_for(lambda: well(healthy), 60, "nothing is wrong any more")
 
 
+def test_a_label_with_another_value_is_found_though_nobody_names_the_namespace(
+    healthy: ControlPlane, tmp_path: Path
+) -> None:
+    def unlike() -> list[Finding]:
+        found = examine(Api.connect(healthy.kubeconfig), OWN, None).findings
+        return [each for each in found if each.where in ("namespace/meant", "namespace/kept-out")]
+
+    healthy.namespace("kept-out", {"plane-webhook/inject": "disabled"})
+    healthy.namespace("meant", {"plane-webhook/inject": "true"})
+    (found,) = unlike()
+    assert (found.code, found.where) == ("not-opted-in", "namespace/meant")
+    assert "but plane-webhook/inject=true" in found.wrong
+    run(healthy, found.fix, tmp_path)
+    wait_for(lambda: not unlike(), 20, "it is opted in")
+    healthy.kubectl("delete", "namespace", "kept-out", "meant", "--wait=false")
+
+
 def test_pods_that_pod_security_refuses_are_found_and_let_in(healthy: ControlPlane, tmp_path: Path) -> None:
     healthy.namespace(PLANE, {**INJECT, "pod-security.kubernetes.io/enforce": "restricted"})
     healthy.kubectl("-n", PLANE, "create", "deployment", "bare", "--image=makeplane/plane-backend:v1",
