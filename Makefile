@@ -50,7 +50,7 @@ node: lab ## the tests on a real node: kubelet, containerd, kube-proxy, kube-rou
 	@$(RUN) -m lab --node && LAB_NODE=1 $(RUN) -m pytest -q tests/lab/test_node.py tests/lab/test_image_volume.py tests/e2e/node
 
 bench: lab ## what it costs: a review (beside others that do the same), a pod, many at once, start-up, a publish, keeping a task, operate
-	@$(RUN) -m bench.peers --output build/bench && $(RUN) -m bench.growth --output build/bench
+	@$(RUN) -m bench.decision && $(RUN) -m bench.peers --output build/bench && $(RUN) -m bench.growth --output build/bench
 	@$(RUN) -m bench.creation && $(RUN) -m bench.storm
 	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost && $(RUN) -m bench.spool
 	@$(RUN) -m bench.operate && $(RUN) -m bench.healing

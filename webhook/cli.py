@@ -144,10 +144,13 @@ def _issue(options: argparse.Namespace) -> int:
     import certs  # noqa: PLC0415 - cryptography is for this command alone
 
     try:
-        certs.issue(options.dir, options.host, days=options.days, force=options.force, now=datetime.now(UTC))
+        kept = certs.issue(options.dir, options.host, days=options.days, force=options.force, now=datetime.now(UTC))
     except (certs.CertificateError, OSError) as error:
         raise _InputError(str(error)) from error
-    print(f"wrote tls.crt, tls.key and ca.crt to {options.dir}", file=sys.stderr)
+    # A pair is replaced without a gap only where the old authority stays for a while, and it may not have been there.
+    before = "keeps the authority of before" if kept else "has no authority of before: none was there that still holds"
+    said = f"; ca.crt {before}" if options.force else ""
+    print(f"wrote tls.crt, tls.key and ca.crt to {options.dir}{said}", file=sys.stderr)
     return OK
 
 
@@ -193,12 +196,18 @@ def _operate(options: argparse.Namespace) -> int:
         raise _InputError(str(error)) from error
 
 
+def _kubeconfig() -> Path | None:
+    """The one that kubectl would take, also in a pod; None where there is none."""
+    named, default = os.environ.get("KUBECONFIG"), Path("~/.kube/config").expanduser()
+    return Path(named) if named else default if default.exists() else None
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from webhook.cluster import doctor  # noqa: PLC0415
     from webhook.cluster.api import Api, ApiError  # noqa: PLC0415
 
     try:
-        api = Api.connect(options.kubeconfig, options.context)
+        api = Api.connect(options.kubeconfig or _kubeconfig(), options.context)
         if not api.verified:
             _complain(_UNVERIFIED)
         report = doctor.examine(api, options.webhook_namespace, options.namespace, execute=options.exec)
@@ -236,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
         "operate",
         _operate,
         "keep certificate and registration right, tell of pods that slipped by or whose log says NOT IN EFFECT, and "
-        "evict those that slipped by where a namespace asks for it; needs rights in the cluster",
+        "evict those that slipped by or have other settings where a namespace asks for it; needs rights in the cluster",
     )
     takes_config(operator)
     operator.add_argument(

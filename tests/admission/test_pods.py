@@ -45,6 +45,14 @@ def test_one_that_the_webhook_made_is_injected_and_one_that_it_did_not_see_is_mi
     assert state(pod(), DEFAULT) is State.MISSED
 
 
+def test_one_that_the_configuration_has_asked_for_since_is_missed_and_that_is_said() -> None:
+    """The webhook answered, and the namespace was opted in: what came later is the configuration."""
+    assert decide(read(WORKER), parse("workloads: [api]").profile("")).reason == "not-asked"
+    judged = judge(read(WORKER), DEFAULT)
+    assert judged.state is State.MISSED
+    assert "or the configuration asked for it" in judged.sentence
+
+
 @pytest.mark.parametrize(
     ("text", "api", "worker"),
     [

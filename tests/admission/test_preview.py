@@ -242,6 +242,10 @@ def test_the_diff_can_be_read_by_a_person() -> None:
             "publish: {spool: none}",
             "\nPublishing a task takes at most 6 s and is an error then, for there is no spool.",
         ),
+        (
+            "env: {celery_task_publish_retry: false}",
+            "\nPublishing a task takes at most 6 s and is an error then, for celery_task_publish_retry is false",
+        ),
         ("publish: {confirm: false}", "\nTasks are published without confirmation, as Plane itself does"),
     ],
 )

@@ -347,8 +347,10 @@ def test_a_port_that_nobody_reaches_is_found(healthy: ControlPlane, serving: Web
         (found,) = wait_for(lambda: findings(healthy), 20, "it is found")
         assert (found["code"], found["where"]) == ("not-called", f"namespace/{PLANE}")
         assert "8443" in found["fix"]
+        assert found["causes"] == "tasks of pods that are created now can be lost"
         patch(healthy, "/webhooks/0/failurePolicy", "Fail")
-        wait_for(lambda: "connection refused" in findings(healthy)[0]["wrong"], 20, "the API server says why")
+        (found,) = wait_for(lambda: [e for e in findings(healthy) if "connection refused" in e["wrong"]], 20, "and why")
+        assert found["causes"] == "pods of Plane's are refused now"
     finally:
         patch(healthy, "/webhooks/0/failurePolicy", "Ignore")
         patch(healthy, "/webhooks/0/clientConfig/service/port", serving.port)
@@ -560,6 +562,7 @@ def test_a_certificate_that_was_not_renewed_in_time_is_found_and_made_anew(
     healthy.kubectl("-n", OWN, "patch", "secret", SECRET, "-p", json.dumps({"data": data}))
     (found,) = wait_for(lambda: only(healthy, "certificate"), 30, "that alone is found")
     assert "and was not renewed" in found["wrong"]
+    assert found["causes"].startswith("when what is served ends"), "until then all is well"
     run(healthy, found["fix"], tmp_path)
     operate.start()  # which the fix counts on
     wait_for(lambda: not findings(healthy), 60, "nothing is wrong any more", need=[operate.process])

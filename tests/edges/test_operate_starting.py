@@ -10,6 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
+from kubernetes.config import incluster_config
 
 from tests.edges.strangers import Cluster
 from webhook.cli import main
@@ -145,6 +146,26 @@ def test_so_is_one_that_the_environment_names(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert main(["doctor"]) == 2
     assert f"{tmp_path / 'none'}: there is no such file. " in one_line(capfd)
+
+
+def test_in_a_pod_too_doctor_asks_by_the_kubeconfig_that_kubectl_would_take(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pod that runs jobs for another cluster, say; `operate` asks by its pod's own account."""
+    for name in ("TOKEN", "CERT"):
+        (tmp_path / name).write_text("of the pod")
+        monkeypatch.setattr(incluster_config, f"SERVICE_{name}_FILENAME", str(tmp_path / name))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert main(["doctor"]) == 2
+    assert f"{tmp_path / 'none'}: there is no such file. " in one_line(capfd)
+    monkeypatch.setenv("KUBECONFIG", "")
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / ".kube/config").write_text("kubeconfig")
+    assert main(["doctor"]) == 2
+    assert f"{tmp_path / '.kube/config'}: can't be used as a kubeconfig: " in one_line(capfd)
 
 
 def test_where_it_is_looked_for_when_nobody_names_one(

@@ -197,8 +197,8 @@ class Operator:
         if registration.webhook is None:
             self._say(
                 "error",
-                "the MutatingWebhookConfiguration plane-webhook is missing, so no pod is injected: apply "
-                "the manifests, or install the chart, again",
+                "the MutatingWebhookConfiguration plane-webhook is missing, or has not our webhook, so no pod is "
+                "injected: apply the manifests, or install the chart, again",
             )
         elif elsewhere := registration.elsewhere(self._options.namespace):
             # Two that fill it in would take away each other's authority, for ever.

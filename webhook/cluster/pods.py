@@ -59,7 +59,8 @@ class Judged:
         if self.state is State.MISSED:
             return (
                 "would be injected if it were created now, and it is not: its tasks can be lost. It was created before "
-                "its namespace was opted in, or while nothing answered the API server. Create it anew"
+                "its namespace was opted in or the configuration asked for it, or while nothing answered the API "
+                "server. Create it anew"
             )
         if self.state is State.OUTDATED:
             return "is injected with other settings than the configuration has now. Create it anew"

@@ -14,7 +14,7 @@ from typing import Any
 from webhook.admission import Reason, injection
 from webhook.manifest import dump
 from webhook.preview import Change, Preview
-from webhook.settings import Publish
+from webhook.settings import Profile
 
 # ANSI's own names for them: a terminal shows its user's shades.
 _RED, _GREEN, _YELLOW, _CYAN, _BOLD = "31", "32", "33", "36", "1"
@@ -110,12 +110,15 @@ def _headline(change: Change) -> str:
 
 
 def _worst_case(change: Change) -> str:
-    publish = change.decision.injection.profile.publish if change.decision.injection else Publish()
+    profile = change.decision.injection.profile if change.decision.injection else Profile()
+    publish = profile.publish
     if not publish.confirm:
         return "Tasks are published without confirmation, as Plane itself does: what the broker doesn't get is lost."
     takes = f"takes at most {publish.worst_case:g} s"
     if publish.spool == "none":
         return f"Publishing a task {takes} and is an error then, for there is no spool."
+    if not profile.env.celery_task_publish_retry:
+        return f"Publishing a task {takes} and is an error then, for celery_task_publish_retry is false: none is kept."
     return (
         f"A task that the broker does not confirm within {publish.patience:g} s is kept in Plane's Redis and delivered "
         f"later. Where it can't be kept: publishing a task {takes} (one more where Redis doesn't answer) and is an "

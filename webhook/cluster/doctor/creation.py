@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -39,6 +39,7 @@ _ENTRYPOINTS = {each: each for each in WORKLOADS} | {"consumer": "webhook-consum
 # How an API server says that its own connection to a pod did not come about.
 _UNREACHED = "error trying to reach service"
 _LOST = "tasks of pods that are created now can be lost"
+_REFUSED = "pods of Plane's are refused now"  # under `Fail`
 
 
 def findings(api: Api, installed: Installed, namespace: str, settings: Settings, *, clear: bool) -> Iterator[Finding]:
@@ -54,8 +55,8 @@ def findings(api: Api, installed: Installed, namespace: str, settings: Settings,
             break
         except ApiError as error:
             if WEBHOOK in str(error):
-                yield _not_called(installed, where, workload, f": {harmless(str(error))}", clear=clear)
-                yield from _blocked(api, installed)
+                yield _not_called(installed, where, workload, f": {harmless(str(error))}", clear=clear, causes=_REFUSED)
+                yield from _blocked(api, installed, _REFUSED)
                 return
             if not error.refuses:
                 raise
@@ -67,8 +68,8 @@ def findings(api: Api, installed: Installed, namespace: str, settings: Settings,
     judged = judge(pod, profile) if pod is not None else None
     annotations = msgspec.json.decode(made)["metadata"].get("annotations") or {}
     if PROVENANCE not in annotations:
-        yield _not_called(installed, where, workload, "", clear=clear)
-        yield from _blocked(api, installed)
+        yield _not_called(installed, where, workload, "", clear=clear, causes=_LOST)
+        yield from _blocked(api, installed, f"{_LOST}; each is created up to five seconds late")
     elif judged is None or judged.reason is not Reason.ALREADY_INJECTED:
         yield _undone(api, namespace, workload)
     elif judged.state is State.OUTDATED:
@@ -76,7 +77,7 @@ def findings(api: Api, installed: Installed, namespace: str, settings: Settings,
             "old-settings-served",
             where,
             f"a pod that is created there now gets other settings than configmap/{installed.configuration} has",
-            "what the configuration says is in effect nowhere, not in new pods either",
+            "what the configuration says is not in effect there, and in no pod that such a replica makes",
             f"kubectl -n {shlex.quote(installed.namespace)} rollout restart deployment/{SERVICE}   # its replicas "
             "read the configuration when they start",
         )
@@ -136,20 +137,21 @@ def _refused(api: Api, namespace: str, workload: str, pod: Mapping[str, Any], er
     )
 
 
-def _not_called(installed: Installed, where: str, workload: str, said: str, *, clear: bool) -> Finding:
+def _not_called(installed: Installed, where: str, workload: str, said: str, *, clear: bool, causes: str) -> Finding:
+    containers = installed.deployment["spec"]["template"]["spec"].get("containers") or ()
     return Finding(
         "not-called",
         where,
         f"a pod of Plane's ({workload}) that is created there now would not be injected (tried by a server-side dry "
         f"run){said}",
-        _LOST + ("" if clear else ". What is found above may be why"),
+        causes + ("" if clear else ". What is found above may be why"),
         f"kubectl get --raw /metrics | grep 'admission_webhook_.*_count.*{WEBHOOK}'   # counts calls that failed: can "
-        f"the API server reach port 8443 of the pods in {installed.namespace}, and does it trust them? Its own log "
-        "says why a call failed",
+        f"the API server reach port {_port(containers) or 8443} of the pods in {installed.namespace}, and does it "
+        "trust them? Its own log says why a call failed",
     )
 
 
-def _blocked(api: Api, installed: Installed) -> Iterator[Finding]:
+def _blocked(api: Api, installed: Installed, causes: str) -> Iterator[Finding]:
     """Whether the API server, as it stands in the network, reaches the webhook's pods; nothing where we may not ask."""
     own = installed.namespace
     query = {
@@ -160,9 +162,7 @@ def _blocked(api: Api, installed: Installed) -> Iterator[Finding]:
     found = msgspec.json.decode(api.request("GET", f"/api/v1/namespaces/{own}/pods", query=query))
     for pod in found["items"]:
         name = pod["metadata"]["name"]
-        # Whatever a mesh puts beside it comes first or last.
-        ports = (each for container in pod["spec"]["containers"] for each in container.get("ports") or ())
-        port = next((each["containerPort"] for each in ports if each.get("name") == "https"), None)
+        port = _port(pod["spec"]["containers"])
         if port is None:
             continue
         try:
@@ -174,10 +174,16 @@ def _blocked(api: Api, installed: Installed) -> Iterator[Finding]:
                 "port-blocked",
                 f"{own}/pod/{name}",
                 f"the API server can't reach port {port} of it: {harmless(str(error))}",
-                _LOST + "; each of them is created five seconds late",
+                causes,
                 f"echo {shlex.quote(json.dumps(_policy(own)))} | kubectl apply -f -   # where no NetworkPolicy keeps "
                 f"it out: a firewall's rule from the control plane to the nodes, port {port}, or hostNetwork (README)",
             )
+
+
+def _port(containers: Sequence[Mapping[str, Any]]) -> int | None:
+    """Where the webhook listens: whatever a mesh puts beside it comes first or last."""
+    ports = (each for container in containers for each in container.get("ports") or ())
+    return next((each["containerPort"] for each in ports if each.get("name") == "https"), None)
 
 
 def _policy(own: str) -> dict[str, Any]:

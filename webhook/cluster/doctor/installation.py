@@ -129,11 +129,14 @@ def _registration(
         # `operate` sets the condition where there is none, and keeps it right only if nobody else has set it.
         left = "" if does is None or len(foreign) < len(conditions) else "matchConditions"
         ops = [{"op": "add", "path": f"{path}/{each}", "value": wanted[each]} for each in other if each != left]
+        again = "the API server does not ask again about a pod that another webhook has changed"
         yield Finding(
             "registration-differs",
             _WHERE,
             f"{', '.join(other)} not as the configuration has it",
-            "the API server asks about other pods than those that are to be injected",
+            again
+            if other == ["reinvocationPolicy"]
+            else "the API server asks about other pods than those that are to be injected",
             f"kubectl patch {_WHERE} --type=json -p {shlex.quote(json.dumps(ops))}" if ops else does or "",
         )
     for at, each in enumerate(conditions):
@@ -225,7 +228,9 @@ def _waiting(api: Api, own: str, deployment: str) -> Iterator[str]:
 def _certificate(installed: Installed, files: Files | None, made: str) -> Iterator[Finding]:
     own, now = installed.namespace, datetime.now(UTC)
     problem = amiss(files, host=_host(installed), now=now)
+    causes = "replicas that start now can't serve, or aren't trusted; "
     if problem is None and files is not None:
+        causes = ""
         ends = certs.check(files["tls.crt"], files["tls.key"], None, now=now).not_after
         if ends - now < SOON:
             problem = f"the certificate ends on {ends:%Y-%m-%d %H:%M} UTC and was not renewed"
@@ -235,8 +240,8 @@ def _certificate(installed: Installed, files: Files | None, made: str) -> Iterat
         "certificate",
         f"{own}/secret/{installed.secret}",
         problem,
-        "replicas that start now can't serve; when what is served ends, and the API server's open connections, pods of "
-        "Plane are created without the injection, or refused",
+        f"{causes}when what is served ends, and the API server's open connections, pods of Plane are created without "
+        "the injection, or refused",
         made,
     )
 

@@ -150,9 +150,11 @@ class Census:
         whole = msgspec.json.decode(raw)
         if running and (whole.get("status") or {}).get("phase") != "Running":
             return
-        for container, seen in zip(whole["spec"]["containers"], pod.spec.containers or (), strict=True):
+        spec, parsed = whole["spec"], [*(pod.spec.containers or ()), *(pod.spec.init_containers or ())]
+        for container, seen in zip([*spec["containers"], *(spec.get("initContainers") or ())], parsed, strict=True):
             said = told(seen)
-            if said is not None:
+            # An init container is over when the pod runs, unless it is a sidecar.
+            if said is not None and (seen in (pod.spec.containers or ()) or seen.restart_policy == "Always"):
                 yield container, said
 
     def _chart(self, where: str, found: Found) -> Iterator[Finding]:
