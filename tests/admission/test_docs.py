@@ -77,7 +77,7 @@ def test_the_matrix_is_as_it_is_counted() -> None:
     assert f"all of its {len(rows)} rows and one more" in text
     readme = README.read_text()
     assert f"{len(rows) + 1} kinds of fault and load, up to {max(each for _, each in ours):,} publishes each" in readme
-    assert f"none of\n{published:,} publishes was lost in {len(rows)} of them" in readme
+    assert f"none of\n{published:,} publishes was lost when {len(rows)} of them ran" in readme
 
 
 def test_what_the_publisher_says_and_calls_a_cause_is_explained() -> None:

@@ -44,6 +44,18 @@ class ApiError(Exception):
         super().__init__(text)
         self.status = status
 
+    @property
+    def lacks_right(self) -> bool:
+        """Whether it is a right that is missing: a quota and Pod Security refuse a pod by the same status."""
+        return self.status == HTTPStatus.FORBIDDEN and " cannot " in str(self)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether something in the cluster refuses the object: a quota, Pod Security, a policy, somebody's webhook."""
+        others = (HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS)
+        answered = HTTPStatus.BAD_REQUEST <= self.status <= HTTPStatus.INTERNAL_SERVER_ERROR
+        return answered and self.status not in others and not self.lacks_right
+
 
 class Ended(msgspec.Struct, frozen=True):
     """What a command in a container left: its exit code (-1 where it could not be started), and what it printed.

@@ -33,7 +33,7 @@ class Installed:
         if found is None:
             raise ApiError(
                 f"there is no Deployment {SERVICE} in the namespace {namespace}; name the right one "
-                "(--webhook-namespace), or install it"
+                f"(--webhook-namespace), or install it{_left(api, namespace)}"
             )
         self.deployment: dict[str, Any] = msgspec.json.decode(found)
         volumes = {each["name"]: each for each in self.deployment["spec"]["template"]["spec"].get("volumes") or ()}
@@ -145,6 +145,12 @@ class Registration:
             return None
         return _decoded(self.webhook.get("clientConfig", {}).get("caBundle") or "")
 
+    def elsewhere(self, namespace: str) -> str:
+        """The Service that it leads to, if that is not the webhook's in this namespace: another installation's."""
+        service = (self.webhook or {}).get("clientConfig", {}).get("service")  # None where it has a URL
+        leads = f"{service['namespace']}/{service['name']}" if service else ""
+        return "" if leads == f"{namespace}/{SERVICE}" else leads
+
     def lacks(self, condition: str) -> bool:
         """Whether the condition is ours to set, for the applied registration leaves it out, and isn't this one.
 
@@ -169,6 +175,20 @@ class Registration:
             "webhooks": [webhook],
         }
         self._api.apply(REGISTRATION, manifest, manager=OPERATE)
+
+
+def _left(api: Api, namespace: str) -> str:
+    """What a registration that is there all the same says or does. Raises ApiError."""
+    registration = Registration(api)
+    if registration.webhook is None:
+        return ""
+    if elsewhere := registration.elsewhere(namespace):
+        return f". The MutatingWebhookConfiguration {NAME} leads to the Service {elsewhere}"
+    return (
+        f". The MutatingWebhookConfiguration {NAME} is there and leads to it: no pod of Plane's is injected, and under "
+        f"failurePolicy Fail none is created. If it is not to be installed again: kubectl delete "
+        f"mutatingwebhookconfiguration {NAME}"
+    )
 
 
 def _decoded(text: str) -> bytes:

@@ -114,7 +114,20 @@ def _registration(
     foreign = [each for each in conditions if each["name"] != CONDITION]
     wanted["matchConditions"] = conditions if ours in conditions else [*foreign, ours]
     other = [field for field in _FIELDS if webhook.get(field) != wanted[field]]
-    if other:
+    elsewhere = registration.elsewhere(installed.namespace)
+    if elsewhere:
+        values = {f"clientConfig/service/{each}": client_config["service"][each] for each in ("namespace", "name")}
+        values |= {each: wanted[each] for each in other}
+        ops = [{"op": "add", "path": f"{path}/{each}", "value": value} for each, value in values.items()]
+        yield Finding(
+            "registration-differs",
+            _WHERE,
+            f"it leads to the Service {harmless(elsewhere)}, and not to {installed.namespace}/{SERVICE}",
+            "the API server asks another installation, and not this one",
+            f"kubectl patch {_WHERE} --type=json -p {shlex.quote(json.dumps(ops))}   # if it is this one that is to "
+            "stay: and uninstall the other",
+        )
+    elif other:
         # `operate` sets the condition where there is none, and keeps it right only if nobody else has set it.
         left = "" if does is None or len(foreign) < len(conditions) else "matchConditions"
         ops = [{"op": "add", "path": f"{path}/{each}", "value": wanted[each]} for each in other if each != left]
@@ -145,7 +158,7 @@ def _trust(
     installed: Installed, registration: Registration, good: Files | None, now: datetime, made: str
 ) -> Iterator[Finding]:
     """`good`: the Secret's files where they would do; else there is nothing to copy, and `made` has them made."""
-    if registration.webhook is None:
+    if registration.webhook is None or registration.elsewhere(installed.namespace):
         return
     bundle = registration.bundle
     wrong = "it has no caBundle"
