@@ -8,14 +8,17 @@ WORKDIR /src
 # pip, as it runs, would leave compiled files of what it happens to import, with the time in them.
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 COPY requirements/build.txt requirements/runtime.txt requirements/
-# Of the kubernetes client what nothing here imports goes: a second client and a class for each kind of object, 102 MB.
+# Of the kubernetes client what nothing here imports goes: a second client and a class for each kind of object, 102 MB. So
+# do the packages that this second client alone wants: aiohttp and its own.
 # Packages from an index of your own: --secret id=pip.conf,src=pip.conf. It is in no layer.
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
     python3 -m venv /build && /build/bin/pip install --require-hashes -r requirements/build.txt && \
     python3 -m venv --without-pip /venv && \
     /build/bin/pip --python /venv/bin/python3 install --no-compile --require-hashes -r requirements/runtime.txt && \
     /venv/bin/python3 -c "import pathlib, shutil, sysconfig; client = pathlib.Path(sysconfig.get_path('purelib'), 'kubernetes'); \
-        shutil.rmtree(client / 'aio'); shutil.rmtree(client / 'client/api')"
+        shutil.rmtree(client / 'aio'); shutil.rmtree(client / 'client/api')" && \
+    /build/bin/pip --python /venv/bin/python3 uninstall --quiet --yes \
+        aiohttp aiohttp-retry aiohappyeyeballs aiosignal attrs frozenlist multidict propcache yarl
 COPY pyproject.toml README.md LICENSE ./
 COPY webhook webhook
 COPY certs certs

@@ -46,11 +46,11 @@ brokers: lab ## RabbitMQ 4.0 and 4.3, classic and quorum queues: workers, publis
 trouble: lab ## what a broker in trouble does to the API, upstream and ours side by side, held against the goals
 	@$(RUN) -m bench.effect.trouble
 
-node: lab ## the tests on a real node: kubelet, containerd, kube-proxy, kube-router (builds them once, 8 to 15 minutes; needs root)
+node: lab ## the tests on a real node: kubelet, containerd, kube-proxy, kube-router (builds them once: 5 to 8 minutes, kube-router 3 to 7 more; needs root)
 	@$(RUN) -m lab --node && LAB_NODE=1 $(RUN) -m pytest -q tests/lab/test_node.py tests/lab/test_image_volume.py tests/e2e/node
 
 bench: lab ## what it costs: a review (beside others that do the same), a pod, many at once, start-up, a publish, keeping a task, operate
-	@$(RUN) -m bench.peers --output build/bench && $(RUN) -m bench.growth --output build/bench
+	@$(RUN) -m bench.decision && $(RUN) -m bench.peers --output build/bench && $(RUN) -m bench.growth --output build/bench
 	@$(RUN) -m bench.creation && $(RUN) -m bench.storm
 	@$(RUN) -m bench.startup && $(RUN) -m bench.effect.cost && $(RUN) -m bench.spool
 	@$(RUN) -m bench.operate && $(RUN) -m bench.healing

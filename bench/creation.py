@@ -1,15 +1,17 @@
 """`python -m bench.creation`: what the creation of a pod costs with us, at the real API server.
 
 The same pod of Plane's enterprise API is posted again and again, as a dry run, where nothing is registered for it,
-where the registration's condition excludes it, where the webhook injects it, and where a MutatingAdmissionPolicy in the
-API server makes the same of it; and, to compare, where a policy leaves the files to an image volume. Blocks of each
-come in an order drawn anew in each round, so that whatever else the machine does meets all of them. CPU is the API
-server's process's; the size is that of the stored object as JSON.
+where the registration's condition excludes it, where the webhook injects it, where a server gives the same answer
+without a look at it, and where a MutatingAdmissionPolicy in the API server makes the same of it; and, to compare, where
+a policy leaves the files to an image volume. Blocks of each come in an order drawn anew in each round, so that whatever
+else the machine does meets all of them. CPU is the API server's process's; the size is that of the stored object as
+JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import random
@@ -17,19 +19,23 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from bench.peers import pod
 from lab.cache import LabError, say
 from lab.controlplane import ControlPlane
-from lab.process import cpu_seconds, exit_on_sigterm, wait_for
+from lab.process import Process, cpu_seconds, exit_on_sigterm, free_port, wait_for
 from lab.webhook import Webhook
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 INJECT = {"plane-webhook/inject": "enabled"}
 POLICY = "plane-webhook-bench"
+FLOOR = "plane-webhook-floor"
 # What an image volume would be, in place of the packed files: docs/explanation/delivery.md.
 IMAGE = {
     "name": "plane-webhook-files",
@@ -39,6 +45,7 @@ WAYS: dict[str, tuple[str, Mapping[str, str]]] = {
     "plain": ("nothing is registered for it", {}),
     "excluded": ("the registration's condition excludes it", INJECT),
     "injected": ("injected by the webhook", INJECT),
+    "floor": ("the same by a server that has this one answer", {FLOOR: "enabled"}),
     "policy": ("the same by a MutatingAdmissionPolicy", {POLICY: "enabled"}),
     "image": ("by a policy, the files in an image volume", {POLICY: "image"}),
 }
@@ -61,11 +68,11 @@ def main() -> int:
     given = parser.parse_args()
     exit_on_sigterm()
     try:
-        with ControlPlane() as plane, Webhook() as webhook:
+        with ControlPlane() as plane, Webhook() as webhook, floor(webhook) as url:
             for way, (_, labels) in WAYS.items():
                 plane.namespace(way, dict(labels))
             plane.kubectl("apply", "--server-side", "-f", "-", input=webhook.registration())
-            plane.apply(*policy("enabled"), *policy("image", packed=False))
+            plane.apply(registered(webhook, url), *policy("enabled"), *policy("image", packed=False))
             wait_for(lambda: ready(plane), 60, "the API server calls the webhook and the policy")
             found = measured(plane, given.rounds, given.posts)
     except LabError as error:
@@ -73,6 +80,30 @@ def main() -> int:
         return 2
     print("\n".join(table(found)))
     return 0
+
+
+@contextlib.contextmanager
+def floor(webhook: Webhook) -> Iterator[str]:
+    """Run the server that has one answer, with the webhook's certificate; its URL."""
+    answer, port = webhook.folder / "answer.json", free_port()
+    answer.write_bytes(pod.ours(pod.pod()))
+    tls = (webhook.cert_dir / "tls.crt", webhook.cert_dir / "tls.key")
+    words = [sys.executable, "-m", "bench.peers.floor", answer, *tls, str(port), "echo"]
+    process = Process(words, log=webhook.folder / "floor.log", cwd=Path(__file__).parents[1])
+    try:
+        yield f"https://127.0.0.1:{port}/mutate"
+    finally:
+        process.kill()
+
+
+def registered(webhook: Webhook, url: str) -> dict[str, Any]:
+    """The webhook's registration, for this URL and namespaces of its own."""
+    (registration,) = (each for each in yaml.safe_load_all(webhook.registration()) if each)
+    registration["metadata"]["name"] = FLOOR
+    for each in registration["webhooks"]:
+        each["clientConfig"]["url"] = url
+        each["namespaceSelector"] = {"matchLabels": {FLOOR: "enabled"}}
+    return registration
 
 
 def body(way: str) -> dict[str, Any]:
@@ -104,7 +135,8 @@ def ready(plane: ControlPlane) -> bool:
         (container,) = made["spec"]["containers"]
         return [container["command"], container["env"], made["metadata"]["annotations"]]
 
-    return changed("plain") not in (changed("injected"), changed("image")) and changed("injected") == changed("policy")
+    same = changed("injected") == changed("floor") == changed("policy")
+    return same and changed("plain") not in (changed("injected"), changed("image"))
 
 
 def measured(plane: ControlPlane, rounds: int, posts: int) -> dict[str, Found]:

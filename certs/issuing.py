@@ -34,8 +34,10 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _LONGEST_DNS_NAME = 253
 
 
-def issue(directory: Path, hosts: list[str], *, days: int, force: bool, now: datetime) -> None:
+def issue(directory: Path, hosts: list[str], *, days: int, force: bool, now: datetime) -> bool:
     """Write ca.crt and tls.crt (mode 0644) and tls.key (0600) into the directory, all of them or none.
+
+    Returns whether ca.crt keeps the authority of before, too.
 
     `hosts`, `days`, `now` and errors: see `generate`. Files that exist are replaced only with `force`.
     """
@@ -48,13 +50,15 @@ def issue(directory: Path, hosts: list[str], *, days: int, force: bool, now: dat
                 f"{directory} already holds {', '.join(existing)}: choose another directory, or replace them "
                 "with --force"
             )
-        files["ca.crt"] += _previous_authority(directory, now)
+        previous = _previous_authority(directory, now)
+        files["ca.crt"] += previous
         _write(directory, files)
     except OSError as error:
         raise CertificateError(
             f"{error.filename2 or directory} can't be written ({error.strerror}): choose a directory that has room and "
             "that you may write to"
         ) from error
+    return bool(previous)
 
 
 def _alternatives(hosts: list[str]) -> list[x509.GeneralName]:

@@ -6,6 +6,7 @@ import argparse
 import gc
 import os
 import re
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     from webhook.preview import Source
 
 OK, NOTHING, BAD_INPUT = 0, 1, 2
+INTERRUPTED = 128 + signal.SIGINT  # as a shell says it
 _UNVERIFIED = "the kubeconfig has insecure-skip-tls-verify: whoever answers is taken for the API server"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `plane-webhook`; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:  # argparse itself would show how the whole program is called, not this command
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         code: int = options.run(options)
     except (SettingsError, _InputError) as error:
@@ -33,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `| head`: whoever read has seen enough
         _forget_output()
         return OK
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return code
 
 
@@ -93,7 +99,7 @@ def _preview(options: argparse.Namespace) -> int:
     files = [file for name in options.files or ["-"] for file in _files(name)]
     try:
         sources = [_source(Source, name, from_folder) for name, from_folder in files]
-        result = preview(sources, settings, namespace=options.namespace)
+        result = preview(sources, settings, namespace=options.namespace or "")
     except ManifestError as error:
         raise _InputError(shown.printable(str(error))) from error
     terminal = bool(sys.stdout) and sys.stdout.isatty()
@@ -144,10 +150,13 @@ def _issue(options: argparse.Namespace) -> int:
     import certs  # noqa: PLC0415 - cryptography is for this command alone
 
     try:
-        certs.issue(options.dir, options.host, days=options.days, force=options.force, now=datetime.now(UTC))
+        kept = certs.issue(options.dir, options.host, days=options.days, force=options.force, now=datetime.now(UTC))
     except (certs.CertificateError, OSError) as error:
         raise _InputError(str(error)) from error
-    print(f"wrote tls.crt, tls.key and ca.crt to {options.dir}", file=sys.stderr)
+    # A pair is replaced without a gap only where the old authority stays for a while, and it may not have been there.
+    before = "keeps the authority of before" if kept else "has no authority of before: none was there that still holds"
+    said = f"; ca.crt {before}" if options.force else ""
+    print(f"wrote tls.crt, tls.key and ca.crt to {options.dir}{said}", file=sys.stderr)
     return OK
 
 
@@ -193,12 +202,18 @@ def _operate(options: argparse.Namespace) -> int:
         raise _InputError(str(error)) from error
 
 
+def _kubeconfig() -> Path | None:
+    """The one that kubectl would take, also in a pod; None where there is none."""
+    named, default = os.environ.get("KUBECONFIG"), Path("~/.kube/config").expanduser()
+    return Path(named) if named else default if default.exists() else None
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from webhook.cluster import doctor  # noqa: PLC0415
     from webhook.cluster.api import Api, ApiError  # noqa: PLC0415
 
     try:
-        api = Api.connect(options.kubeconfig, options.context)
+        api = Api.connect(options.kubeconfig or _kubeconfig(), options.context)
         if not api.verified:
             _complain(_UNVERIFIED)
         report = doctor.examine(api, options.webhook_namespace, options.namespace, execute=options.exec)
@@ -217,16 +232,16 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: object, text: str, to: Any = commands) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = to.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        made.set_defaults(run=run)
+        made.set_defaults(run=run, parser=made)
         return made
 
     def takes_config(made: argparse.ArgumentParser) -> None:
-        made.add_argument("--config", type=Path, metavar="FILE", help="the configuration (default: the defaults)")
+        made.add_argument("--config", type=_path, metavar="FILE", help="the configuration (default: the defaults)")
 
     serve = command("serve", _serve, "answer the API server's admission reviews")
     takes_config(serve)
     serve.add_argument(
-        "--cert-dir", type=Path, required=True, metavar="DIR", help="has tls.crt, tls.key and, if there is one, ca.crt"
+        "--cert-dir", type=_path, required=True, metavar="DIR", help="has tls.crt, tls.key and, if there is one, ca.crt"
     )
     serve.add_argument("--host", default="", help="address to listen on (default: all, IPv4 and IPv6)")
     serve.add_argument("--port", type=_port, default=8443, help="HTTPS port (default: %(default)s)")
@@ -236,7 +251,7 @@ def _parser() -> argparse.ArgumentParser:
         "operate",
         _operate,
         "keep certificate and registration right, tell of pods that slipped by or whose log says NOT IN EFFECT, and "
-        "evict those that slipped by where a namespace asks for it; needs rights in the cluster",
+        "evict those that slipped by or have other settings where a namespace asks for it; needs rights in the cluster",
     )
     takes_config(operator)
     operator.add_argument(
@@ -253,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         "they hold (default: %(default)s)",
     )
     operator.add_argument(
-        "--kubeconfig", type=Path, metavar="FILE", help="outside of a pod (default: the pod's account, or KUBECONFIG)"
+        "--kubeconfig", type=_path, metavar="FILE", help="outside of a pod (default: the pod's account, or KUBECONFIG)"
     )
     operator.add_argument("--host", default="", help="address for metrics (default: all, IPv4 and IPv6)")
     operator.add_argument("--metrics-port", type=_port, default=9090, help="plain HTTP port (default: %(default)s)")
@@ -270,7 +285,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the webhook's (default: %(default)s)",
     )
     doctor.add_argument(
-        "--kubeconfig", type=Path, metavar="FILE", help="whose rights (default: KUBECONFIG, as kubectl)"
+        "--kubeconfig", type=_path, metavar="FILE", help="whose rights (default: KUBECONFIG, as kubectl)"
     )
     doctor.add_argument("--context", metavar="NAME", help="the kubeconfig's context (default: the current one)")
     doctor.add_argument(
@@ -281,9 +296,14 @@ def _parser() -> argparse.ArgumentParser:
     preview = command("preview", _preview, "show what the webhook would do to the workloads in manifests")
     preview.epilog = "Exits 0 where one at least is or would be injected, 1 where none, 2 where it can't read or write."
     takes_config(preview)
-    preview.add_argument("files", nargs="*", metavar="FILE", help="manifests or folders of them; - or none: stdin")
     preview.add_argument(
-        "--namespace", default="", metavar="NAME", help="the namespace of manifests that name none, as in helm template"
+        "files", nargs="*", type=_file, metavar="FILE", help="manifests or folders of them; - or none: stdin"
+    )
+    preview.add_argument(
+        "--namespace",
+        type=_namespace,
+        metavar="NAME",
+        help="the namespace of manifests that name none, as in helm template",
     )
     preview.add_argument(
         "--output",
@@ -296,7 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     certificates = commands.add_parser("certs", help="make certificates")
     kinds = certificates.add_subparsers(required=True, metavar="COMMAND")
     issue = command("issue", _issue, "make a certificate authority and a server certificate", to=kinds)
-    issue.add_argument("--dir", type=Path, required=True, metavar="DIR", help="where the files go")
+    issue.add_argument("--dir", type=_path, required=True, metavar="DIR", help="where the files go")
     issue.add_argument("--host", action="append", required=True, metavar="NAME", help="DNS name or address; repeatable")
     issue.add_argument("--days", type=int, default=365, help="how long they hold (default: %(default)s)")
     issue.add_argument("--force", action="store_true", help="replace files that are there")
@@ -306,7 +326,7 @@ def _parser() -> argparse.ArgumentParser:
     where = register.add_mutually_exclusive_group(required=True)
     where.add_argument("--service", metavar="NAMESPACE/NAME", help="the Service in front of the webhook")
     where.add_argument("--url", help="where the API server reaches a webhook outside the cluster")
-    register.add_argument("--ca-file", type=Path, required=True, metavar="FILE", help="ca.crt: who signed the server")
+    register.add_argument("--ca-file", type=_path, required=True, metavar="FILE", help="ca.crt: who signed the server")
     register.add_argument(
         "--failure-policy",
         choices=("Ignore", "Fail"),
@@ -323,13 +343,27 @@ def _port(text: str) -> int:
     return number
 
 
+def _file(text: str) -> str:
+    if not text:  # as of a variable that is not set; Path would take it for the folder we are in
+        raise argparse.ArgumentTypeError("'' is no path")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_file(text))
+
+
 def _namespace(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no namespace's name: up to 63 of a-z, 0-9 and - are")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no namespace's name: up to 63 of a-z, 0-9 and -, which stands at neither end"
+        )
     return text
 
 
 def _object(text: str) -> str:
     if len(text) > 253 or not re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", text):  # noqa: PLR2004 - Kubernetes' own
-        raise argparse.ArgumentTypeError(f"{text!r} is no Secret's name: up to 253 of a-z, 0-9, - and . are")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no Secret's name: up to 253 of a-z, 0-9, - and ., which stand at neither end"
+        )
     return text

@@ -38,7 +38,7 @@ def read(text: str, source: str) -> Iterator[Document]:
         if tree is None:
             continue
         if not isinstance(tree, dict) or not isinstance(tree.get("kind"), str):
-            raise ManifestError(f"{document}: not a Kubernetes object: it has no `kind`")
+            raise ManifestError(f"{document}: not a Kubernetes object: it has no `kind`. {_RENDER}")
         yield document
 
 
@@ -64,6 +64,8 @@ def _blank(text: str, at: int) -> int:
     return match.end() if (match := _BLANK.match(text, at)) else at
 
 
+# What is met instead of manifests: values.yaml, Chart.yaml, templates.
+_RENDER = "Of a chart, give what `helm template` prints"
 _JSON = json.JSONDecoder()
 _BLANK = re.compile(r"\ufeff?[ \t\r\n]*")
 
@@ -71,6 +73,7 @@ _BLANK = re.compile(r"\ufeff?[ \t\r\n]*")
 def _trees(text: str, source: str) -> Iterator[tuple[int, Any]]:
     number = 0
     line = 1
+    room = 2 * len(text) + _REPEATED if "*" in text else math.inf  # twice: as much as it can weigh without aliases
     try:
         loader = _Loader(text)
         while loader.check_node():
@@ -78,6 +81,8 @@ def _trees(text: str, source: str) -> Iterator[tuple[int, Any]]:
             node = loader.get_node()
             assert node is not None  # noqa: S101 - check_node said so
             line = node.start_mark.line + 1
+            if room < math.inf:
+                room = _left(room, node)
             # By way of JSON, as kubectl does: keys become texts, and what an alias repeats becomes a copy of its own.
             yield line, msgspec.json.decode(json.dumps(loader.construct_document(node), allow_nan=False))
     except yaml.reader.ReaderError as error:  # met before any document is
@@ -86,11 +91,52 @@ def _trees(text: str, source: str) -> Iterator[tuple[int, Any]]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ManifestError(f"{source}: document {max(number, 1)}{where}: not YAML: {error.problem}") from error
+        hint = f". {_RENDER}" if "{{" in text else ""
+        raise ManifestError(f"{source}: document {max(number, 1)}{where}: not YAML: {error.problem}{hint}") from error
     except RecursionError as error:
         raise ManifestError(f"{source}: document {number} (line {line}): nested too deeply") from error
+    except _RepeatedError as error:
+        what = f"its aliases repeat more than {_REPEATED:,} characters"
+        raise ManifestError(f"{source}: document {number} (line {line}): {what}") from error
     except (ValueError, TypeError) as error:
         raise ManifestError(f"{source}: document {number} (line {line}): has no form in JSON: {error}") from error
+    except (KeyError, IndexError, AttributeError) as error:  # PyYAML of `!!float ""`, `!!timestamp x`
+        what = "a value is not of the type that its tag (!!) names"
+        raise ManifestError(f"{source}: document {number} (line {line}): not YAML: {what}") from error
+
+
+# Characters and values that aliases may repeat in all of a file: many times what anchors are for, and some 100 MB as
+# objects. Without a bound a kB could stand for gigabytes.
+_REPEATED = 1_000_000
+
+
+class _RepeatedError(Exception):
+    """That they are more."""
+
+
+def _left(room: float, node: yaml.Node) -> float:
+    """The room that it leaves. Raises _RepeatedError, ValueError where it would never end."""
+    left = room - _weight(node, {})
+    if left < 0:
+        raise _RepeatedError
+    return left
+
+
+def _weight(node: yaml.Node, known: dict[yaml.Node, int | None]) -> int:
+    """Its characters and values with each alias written out. Raises ValueError where it would never end."""
+    if node not in known:
+        known[node] = None
+        if isinstance(node, yaml.MappingNode):
+            within = sum(_weight(key, known) + _weight(value, known) for key, value in node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            within = sum(_weight(each, known) for each in node.value)
+        else:
+            within = len(node.value)
+        known[node] = 1 + within
+    weight = known[node]
+    if weight is None:
+        raise ValueError("an anchor's value contains itself")
+    return weight
 
 
 def dump(tree: Any) -> str:

@@ -206,6 +206,8 @@ def _sentence(prefix: str, loc: tuple[int | str, ...], kind: str, message: str, 
         return (
             f"{prefix.rstrip('.') or 'the file'}: an escape of \\ud800 to \\udfff alone is no character: leave it out"
         )
+    if kind == "extra_forbidden" and path == "configuration":
+        return f"{path}: stands around these keys in the chart's values alone: leave it out here"
     if kind == "extra_forbidden":
         known = [*_known(loc[:-1]), *(() if prefix or loc[1:] else ("namespaces",))]
         return f"{path}: unknown key; known here: {', '.join(known)}"
@@ -213,7 +215,9 @@ def _sentence(prefix: str, loc: tuple[int | str, ...], kind: str, message: str, 
         message = "should be an image's name without tag and digest, such as makeplane/plane-backend"
     if kind == "value_error":
         return f"{path}: {message.replace('Value error, ', '')}"
-    shown = _kind(value) if isinstance(value, dict | list | None) else json.dumps(value, default=str)
+    shown = (
+        _kind(value) if value is None or (value and isinstance(value, dict | list)) else json.dumps(value, default=str)
+    )
     for pydantic, ours in _WORDING.items():
         message = message.replace(pydantic, ours)
     return f"{path}: {message}; found {shown}"

@@ -1,8 +1,11 @@
 """The floor: raw ASGI on uvicorn as we run it, which reads a review and sends the same bytes each time.
 
-python -m bench.peers.floor ANSWER CERT KEY PORT
+python -m bench.peers.floor ANSWER CERT KEY PORT [echo]
+
+`echo`: with the uid of the review, without which an API server takes no answer.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import uvicorn
 
 def main() -> None:
     """Serve until it is killed."""
-    answer, cert, key, port = sys.argv[1:]
+    answer, cert, key, port, *echo = sys.argv[1:]
     # glibc takes more memory from the kernel and gives it back at each answer, until a process has once freed something
     # large, as ours has when it was imported: a fifth of the floor's time.
     bytes(4 << 20)
@@ -23,13 +26,24 @@ def main() -> None:
     }
     end = {"type": "http.response.body", "body": body}
 
-    async def app(_scope: object, receive: object, send: object) -> None:
+    async def fixed(_scope: object, receive: object, send: object) -> None:
         while (await receive()).get("more_body"):  # type: ignore[operator]
             pass
         await send(start)  # type: ignore[operator]
         await send(end)  # type: ignore[operator]
 
-    serve(app, cert, key, port)
+    uid = re.compile(rb'"uid": ?"([^"]{36})"')
+    before, _, after = body.partition(uid.search(body)[1])  # type: ignore[index]
+
+    async def echoing(_scope: object, receive: object, send: object) -> None:
+        more, review = True, b""
+        while more:
+            message = await receive()  # type: ignore[operator]
+            review, more = review + message["body"], message["more_body"]
+        await send(start)  # type: ignore[operator]
+        await send({**end, "body": before + uid.search(review)[1] + after})  # type: ignore[index, operator]
+
+    serve(echoing if echo else fixed, cert, key, port)
 
 
 def serve(app: object, cert: str, key: str, port: str) -> None:

@@ -10,9 +10,11 @@ import yaml
 from webhook import payload
 from webhook.admission.reasons import SENTENCES
 from webhook.cluster.doctor import NOTES, PROBLEMS
+from webhook.cluster.pods import State
 from webhook.settings import Settings, parse
 
 DOCS = Path(__file__).parents[2] / "docs" / "reference"
+README = DOCS.parents[1] / "README.md"
 
 
 @pytest.mark.parametrize("code", SENTENCES, ids=str)
@@ -56,7 +58,26 @@ def test_the_size_of_the_command_is_as_it_is_said() -> None:
     sizes = len(payload.GUARD) / 1000, len(payload.PACKED) / 1000
     assert [float(said[1]), float(said[2])] == pytest.approx(sizes, abs=0.5)
     assert int(said[3]) == len(payload.FILES)
-    assert f"Some {sum(sizes):.0f} kB more in each pod object" in text
+    assert f"some {sum(sizes):.0f} kB in the command" in text
+    more = re.search(r"Some (\d+) kB more in each pod object", text)
+    assert more
+    assert f"the stored pod has {more[1]} kB more" in README.read_text(), "two pages say the same"
+    assert 0 < int(more[1]) - sum(sizes) < 2.5, "settings, variables, volume and annotations come on top"
+
+
+def test_the_matrix_is_as_it_is_counted() -> None:
+    text = (DOCS.parent / "explanation" / "why-tasks-are-lost.md").read_text()
+    matrix = text.split("<!-- matrix -->")[1].split("<!-- /matrix -->")[0].split("```")[1]
+    rows = [re.split(r"\s{2,}", line) for line in matrix.strip().splitlines()[1:]]
+    ours = [[int(number) for number in row[4].split("/")] for row in rows]
+    lost, published = (sum(column) for column in zip(*ours, strict=True))
+    both = [row for row in rows if row[1] != "."]
+    loses = [row for row in both if not row[1].startswith("0/")]
+    assert f"Ours lost {lost} of {published:,} publishes. In {len(loses)} of the {len(both)} rows" in text
+    assert f"all of its {len(rows)} rows and one more" in text
+    readme = README.read_text()
+    assert f"{len(rows) + 1} kinds of fault and load, up to {max(each for _, each in ours):,} publishes each" in readme
+    assert f"none of\n{published:,} publishes was lost when {len(rows)} of them ran" in readme
 
 
 def test_what_the_publisher_says_and_calls_a_cause_is_explained() -> None:
@@ -67,6 +88,12 @@ def test_what_the_publisher_says_and_calls_a_cause_is_explained() -> None:
     ]
     assert len(found) > 10
     assert [each for each in found if f"`{each.rstrip(' :')}" not in text] == []
+
+
+def test_each_state_of_a_pod_is_explained_and_no_other() -> None:
+    _, table = (DOCS / "operate.md").read_text().split("| state | |\n|-|-|\n")
+    rows = table.split("\n\n")[0].splitlines()
+    assert [row.split("`")[1] for row in rows] == [*State]
 
 
 def test_each_finding_of_doctor_is_explained_and_no_other() -> None:

@@ -53,7 +53,18 @@ def test_what_decides_is_told_apart(more: dict[str, Any]) -> None:
 
 
 def test_long_facts_are_not_kept() -> None:
-    kept = admission._seen.cache_info().currsize  # noqa: SLF001 - there is nothing else to see it by
+    kept = len(admission._seen)  # noqa: SLF001 - there is nothing else to see it by
     for number in range(5):
         admission.decide(pod(command=["./bin/docker-entrypoint-api.sh", f"{number}" * 9000]), Profile())
-    assert admission._seen.cache_info().currsize == kept  # noqa: SLF001
+    assert len(admission._seen) == kept  # noqa: SLF001
+
+
+def test_no_more_than_so_many_are_kept() -> None:
+    first = admission.decide(pod(image="makeplane/plane-backend:first"), Profile())
+    assert admission.decide(pod(image="makeplane/plane-backend:first"), Profile()) is first
+    for number in range(300):
+        admission.decide(pod(image=f"makeplane/plane-backend:v{number}"), Profile())
+    assert len(admission._seen) == 256  # noqa: SLF001
+    again = admission.decide(pod(image="makeplane/plane-backend:first"), Profile())
+    assert again == first
+    assert again is not first

@@ -156,9 +156,11 @@ BAD = {
     "kind: A\n\tx: 1\n": "f: document 1 (line 2, column 1): not YAML: found character '\\t' that cannot start",
     "kind: A\nx: 1\ny: \x07\n": "f: line 3: not text: the character 0x7",
     "kind: A\n---\nkind: B\nx: !!int a\n": "f: document 2 (line 3): has no form in JSON: invalid literal for int()",
+    "kind: A\nx: !!timestamp x\n": "f: document 1 (line 1): not YAML: a value is not of the type that its tag (!!)",
+    "kind: A\nx: !!float ''\n": "f: document 1 (line 1): not YAML: a value is not of the type that its tag (!!) names",
     "kind: A\nx: !!binary aGk=\n": "f: document 1 (line 1): has no form in JSON: Object of type bytes",
     'kind: A\nx: "\\ud83d"\n': "f: document 1 (line 1): has no form in JSON: ",
-    "kind: A\nx: &a [*a]\n": "f: document 1 (line 1): has no form in JSON: Circular reference",
+    "kind: A\nx: &a [*a]\n": "f: document 1 (line 1): has no form in JSON: an anchor's value contains itself",
     "kind: A\nx: !!float nan\n": "f: document 1 (line 1): has no form in JSON: Out of range float",
     "kind: A\n---\nkind: B\nx: " + "[" * 2000: "nested too deeply",
 }  # fmt: skip
@@ -170,3 +172,39 @@ def test_bad_input_names_document_and_line(text: str, said: str) -> None:
         list(read(text, "f"))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def _nested(levels: int, first: str, each: str) -> str:
+    """Anchors that each hold ten of the one before."""
+    lines = ["kind: X", f"a0: &a0 {first}"]
+    lines += [f"a{at}: &a{at} {each.format(', '.join([f'*a{at - 1}'] * 10))}" for at in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _nested(12, "[x, x]", "[{}]"),
+        _nested(12, "{x: 1}", "{{<<: [{}]}}"),
+        f"kind: X\na: &a {'x' * 50_000}\nb: [{', '.join(['*a'] * 2_000)}]\n",
+        "---\n".join([f"kind: X\na: &a {'x' * 500}\nb: [{', '.join(['*a'] * 500)}]\n"] * 6),
+    ],
+)
+def test_what_aliases_repeat_has_a_bound(text: str) -> None:
+    with pytest.raises(
+        ManifestError, match=r"f: document \d \(line \d+\): its aliases repeat more than 1,000,000 char"
+    ):
+        list(read(text, "f"))
+
+
+@pytest.mark.parametrize("text", ["a: &a [*a]", "a: &a {<<: *a}", "a: &a {? *a : 1}"])
+def test_what_contains_itself_is_no_manifest(text: str) -> None:
+    with pytest.raises(ManifestError, match="has no form in JSON: an anchor's value contains itself"):
+        list(read(f"kind: X\n{text}\n", "f"))
+
+
+def test_anchors_of_a_usual_size_are_copies() -> None:
+    env = "[" + ", ".join(f"{{name: VARIABLE_{at}, value: {'x' * 40}}}" for at in range(100)) + "]"
+    (document,) = read(f"kind: X\nenv: &env {env}\nall: [{', '.join(['*env'] * 40)}]\n", "f")
+    assert document.tree["all"] == [document.tree["env"]] * 40
+    assert document.tree["all"][0] is not document.tree["all"][1]

@@ -45,6 +45,14 @@ def test_one_that_the_webhook_made_is_injected_and_one_that_it_did_not_see_is_mi
     assert state(pod(), DEFAULT) is State.MISSED
 
 
+def test_one_that_the_configuration_has_asked_for_since_is_missed_and_that_is_said() -> None:
+    """The webhook answered, and the namespace was opted in: what came later is the configuration."""
+    assert decide(read(WORKER), parse("workloads: [api]").profile("")).reason == "not-asked"
+    judged = judge(read(WORKER), DEFAULT)
+    assert judged.state is State.MISSED
+    assert "or the configuration asked for it" in judged.sentence
+
+
 @pytest.mark.parametrize(
     ("text", "api", "worker"),
     [
@@ -55,15 +63,32 @@ def test_one_that_the_webhook_made_is_injected_and_one_that_it_did_not_see_is_mi
         ("images: [makeplane/plane-backend, a/b]", State.INJECTED, State.INJECTED),
         ("workloads: [api, worker]", State.INJECTED, State.INJECTED),
         ("namespaces: {other: {publish: {patience: 2}}}", State.INJECTED, State.INJECTED),
-        ("workloads: [api]", State.INJECTED, State.OUT),
+        ("workloads: [api]", State.INJECTED, State.OUTDATED),
     ],
 )
 def test_only_a_change_that_concerns_the_pod_makes_it_outdated(text: str, api: State, worker: State) -> None:
     profile = parse(text).profile("plane")
     assert state(made(pod(), DEFAULT), profile) is api
     assert state(made(WORKER, DEFAULT), profile) is worker
-    for tree in (pod(), WORKER) if worker is not State.OUT else (pod(),):
-        assert state(made(tree, profile), profile) is State.INJECTED
+    for tree in (pod(), WORKER):
+        anew = made(tree, profile) if decide(read(tree), profile).injection else tree
+        assert state(anew, profile) is (State.INJECTED if anew is not tree else State.OUT)
+
+
+def test_of_two_containers_one_that_is_no_longer_asked_for_makes_the_pod_outdated() -> None:
+    both = pod()
+    both["spec"]["containers"] += [{**WORKER["spec"]["containers"][0], "name": "worker"}]
+    tree = made(both, DEFAULT)
+    assert state(tree, DEFAULT) is State.INJECTED
+    assert state(tree, parse("workloads: [api]").profile("")) is State.OUTDATED
+
+
+def test_a_label_that_comes_after_the_injection_changes_nothing() -> None:
+    """It says what becomes of a new pod. This one runs with what it got, and the next has its template's labels."""
+    tree = made(pod(), DEFAULT)
+    tree["metadata"]["labels"] = {"plane-webhook/inject": "disabled"}
+    assert state(tree, DEFAULT) is State.INJECTED
+    assert state(tree, parse("publish: {patience: 2}").profile("")) is State.OUTDATED
 
 
 def test_what_stays_open_in_a_pod_and_what_it_sets_itself_are_told() -> None:

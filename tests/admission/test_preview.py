@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -147,7 +148,16 @@ def test_a_reader_that_stops_early_is_no_error() -> None:
     [
         ("binary", b"kind: \xff", "not UTF-8 text: 'utf-8' codec can't decode byte 0xff in position 6"),
         ("control", b"kind: Pod\n\n\x00", "line 3: not text: the character 0x0"),
-        ("list", b"- kind: Pod", "document 1 (line 1): not a Kubernetes object: it has no `kind`"),
+        (
+            "list",
+            b"- kind: Pod",
+            "document 1 (line 1): not a Kubernetes object: it has no `kind`. Of a chart, give what `helm template` pri",
+        ),
+        (
+            "source",
+            b"kind: Pod\nmetadata:\n  {{- with .Values.labels }}\n  labels: {{ . }}\n  {{- end }}\n",
+            "document 1 (line 3, column 5): not YAML: expected the node content, but found '-'. Of a chart, give what",
+        ),
         (
             "template",
             b"kind: Deployment\nspec: {template: {spec: {containers: [{command: x}]}}}",
@@ -208,11 +218,37 @@ def test_who_reads_no_more_is_no_error_and_complaints_get_into_no_manifest(file:
     assert shell('"$1" --output yaml 2>&-', path).stdout == run(path, "--output", "yaml").stdout
 
 
+def test_ctrl_c_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    words = ["env", "--default-signal=INT", PROGRAM, "preview", pipe]  # a job in the background may have it ignored
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with process, pipe.open("wb"):  # opened when it reads
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == (b"", b"")
+    assert process.returncode == 130
+
+
 def test_wrong_arguments_are_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["preview", "--output", "toml"])
     assert caught.value.code == 2
     assert "diff" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["preview"], ["serve", "--cert-dir", "x"], ["certs", "issue", "--dir", "x", "--host", "y"]]
+)
+def test_an_option_that_is_none_shows_how_its_command_is_called(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*words, "--wrong"])
+    assert caught.value.code == 2
+    name = "plane-webhook " + " ".join(words[: 2 if words[0] == "certs" else 1])
+    err = capsys.readouterr().err
+    assert err.startswith(f"usage: {name} [-h]")
+    assert err.endswith(f"{name}: error: unrecognized arguments: --wrong\n")
 
 
 # --- what is shown
@@ -241,6 +277,10 @@ def test_the_diff_can_be_read_by_a_person() -> None:
         (
             "publish: {spool: none}",
             "\nPublishing a task takes at most 6 s and is an error then, for there is no spool.",
+        ),
+        (
+            "env: {celery_task_publish_retry: false}",
+            "\nPublishing a task takes at most 6 s and is an error then, for celery_task_publish_retry is false",
         ),
         ("publish: {confirm: false}", "\nTasks are published without confirmation, as Plane itself does"),
     ],
@@ -411,6 +451,13 @@ def test_a_namespace_for_manifests_that_name_none(file: Any, capsys: pytest.Capt
         rows = json.loads(command(capsys, *arguments, *options)[1])["workloads"]
         assert [row["reason"] for row in rows] == reasons
         assert [row["namespace"] for row in rows] == namespaces
+        assert [len(row["notes"]) for row in rows] == [int(not each) for each in namespaces]
+    for settings in ("workloads: [worker]", "workloads: [api]"):
+        text = f"{settings}\nnamespaces: {{plane: {{workloads: [worker]}}}}"
+        arguments = [file(API.replace(", namespace: plane", "")), "--config", file(text, "config.yaml")]
+        for output in ("diff", "summary"):
+            said = command(capsys, *arguments, "--output", output)[1]
+            assert said.count("no namespace is named (see --namespace)") == 1
 
 
 def test_a_folder_is_read_whole_and_what_is_no_manifest_is_named(
@@ -441,7 +488,7 @@ def test_a_folder_is_read_whole_and_what_is_no_manifest_is_named(
         f"{release}/{name}" for name in ("templates/x.yaml", "utf-16.yaml", "values.yaml")
     ]
     assert report["unjudged"][1]["why"].startswith("not UTF-8 text: ")
-    assert report["unjudged"][2]["why"] == "document 1 (line 1): not a Kubernetes object: it has no `kind`"
+    assert [report["unjudged"][at]["why"].endswith("`helm template` prints") for at in (0, 2)] == [True, True]
     (release / "link.yaml").symlink_to("nowhere")
     assert command(capsys, str(release)) == (
         2, "", f"plane-webhook: {release}/link.yaml: can't be read: No such file or directory\n",
@@ -507,3 +554,94 @@ def test_colours_are_for_terminals_and_for_those_who_want_them(file: Any, output
     assert re.sub(r"\x1b\[\d+m", "", coloured) == plain
     assert terminal(path, output, NO_COLOR="1") == terminal(path, output, TERM="dumb") == plain
     assert "\x1b" in terminal(path, output, NO_COLOR="")
+
+
+# --- what envFrom brings
+
+VARS = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: vars, namespace: plane}
+data: {GUNICORN_MAX_REQUESTS: "1200", REQUESTS: "7", OTHER: x}
+---
+apiVersion: v1
+kind: List
+items:
+- kind: Secret
+  metadata: {name: keys}
+  stringData: {CELERY_BROKER_POOL_LIMIT: hidden, GUNICORN_MAX_REQUESTS: hidden}
+"""
+WON = "wins over {} of the webhook's configuration"
+LOST = "{} of the webhook's configuration wins over"
+WOULD = "would win over the webhook's configuration"
+MISSING = "is not among these manifests: what it has of "
+
+
+@pytest.mark.parametrize(
+    ("sources", "webhook", "chart"),
+    [
+        (
+            "{configMapRef: {name: vars}}",
+            [f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars"],
+            [f"GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars {WON.format(0)}"],
+        ),
+        (  # the last one counts
+            "{secretRef: {name: keys}}, {configMapRef: {name: vars}}",
+            [
+                f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars",
+                f"{LOST.format(10)} CELERY_BROKER_POOL_LIMIT of Secret keys",
+            ],
+            [
+                f"GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars {WON.format(0)}",
+                f"CELERY_BROKER_POOL_LIMIT of Secret keys {WON.format(10)}",
+            ],
+        ),
+        (
+            "{configMapRef: {name: vars}, prefix: GUNICORN_MAX_}",
+            [f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=7 of ConfigMap vars"],
+            [f"GUNICORN_MAX_REQUESTS=7 of ConfigMap vars {WON.format(0)}"],
+        ),
+        (  # what comes after the known one may have another
+            "{configMapRef: {name: vars}}, {secretRef: {name: away}, prefix: GUNICORN_}",
+            [f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars"],
+            [f"Secret away {MISSING}GUNICORN_MAX_REQUESTS, GUNICORN_MAX_REQUESTS_JITTER {WOULD}"],
+        ),
+        (
+            "{configMapRef: {name: away}, prefix: GUNICORN_}, {configMapRef: {name: vars}}",
+            [f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars"],
+            [
+                f"GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars {WON.format(0)}",
+                f"ConfigMap away {MISSING}GUNICORN_MAX_REQUESTS_JITTER {WOULD}",
+            ],
+        ),
+        ("{configMapRef: {name: vars}, prefix: X_}, {prefix: X}, {configMapRef: {}}, {secretRef: 1}, 2", [], []),
+        ("", [], []),
+    ],
+)
+def test_what_envfrom_brings_is_said_with_who_wins(sources: str, webhook: list[str], chart: list[str]) -> None:
+    text = f"{API}          envFrom: [{sources}]\n---\n{VARS}"
+    for precedence, notes in (("webhook", webhook), ("chart", chart)):
+        result = preview([Source("f", text)], parse(f"precedence: {precedence}"), namespace="plane")
+        (change,) = result.changes
+        assert change.notes == [f"container api: {each}" for each in notes]
+        assert json.loads(shown.json_report(result))["workloads"][0]["notes"] == change.notes
+        for form, start in ((shown.diff, "! "), (shown.summary, f"{change.workload}: ")):
+            assert [each for each in form(result).splitlines() if "container api: " in each] == [
+                f"{start}{each}" for each in change.notes
+            ]
+
+
+def test_what_several_releases_have_is_not_guessed_and_the_containers_own_wins() -> None:
+    taken = f"{API}          envFrom: [{{configMapRef: {{name: vars}}}}]\n"
+    twice = f"{taken}---\n{VARS}---\n{VARS}"
+    (change,) = preview([Source("f", twice)], parse("precedence: chart"), namespace="plane").changes
+    assert [each[:70] for each in change.notes] == [
+        "container api: ConfigMap vars stands in these manifests more than once"
+    ]
+    own = f"{taken}          env: [{{name: GUNICORN_MAX_REQUESTS, value: '5'}}]\n---\n{VARS}"
+    for precedence in ("chart", "webhook"):
+        (change,) = preview([Source("f", own)], parse(f"precedence: {precedence}"), namespace="plane").changes
+        assert change.notes == []
+    elsewhere = f"{taken}---\n{VARS.replace('namespace: plane', 'namespace: other')}"
+    (change,) = preview([Source("f", elsewhere)], parse("precedence: chart"), namespace="plane").changes
+    assert [MISSING in each for each in change.notes] == [True]

@@ -107,6 +107,8 @@ WRONG = {
     "workloads, images",
     "namespaces: {x: {env: {y: 1}}}": "namespaces.x.env.y: unknown key",
     "1: 2": "1: unknown key",
+    # a file of values
+    "configuration: {publish: {timeout: 3}}": "configuration: stands around these keys in the chart's values alone",
     # a value of another type
     "env: {gunicorn_max_requests: '0'}": 'env.gunicorn_max_requests: should be a valid integer; found "0"',
     "env: {gunicorn_max_requests: 1.0}": "env.gunicorn_max_requests: should be a valid integer; found 1.0",
@@ -145,7 +147,7 @@ WRONG = {
     "publish: {spool_bytes: 1023}": "publish.spool_bytes: should be greater than or equal to 1024; found 1023",
     "publish: {spool_bytes: 128Mi}": 'publish.spool_bytes: should be a valid integer; found "128Mi"',
     "precedence: Chart": "precedence: should be 'webhook' or 'chart'; found \"Chart\"",
-    "workloads: []": "workloads: should name at least one; found a list",
+    "workloads: []": "workloads: should name at least one; found []",
     "workloads: [api, api]": "workloads: each value may stand once only",
     "workloads: [api, worke]": "workloads.1: should be 'api', 'worker', 'beat' or 'consumer'; found \"worke\"",
     "workloads: [worke]": "workloads.0: should be 'api', 'worker', 'beat' or 'consumer'; found \"worke\"",

@@ -70,6 +70,7 @@ webhook/payload/proof.py
 webhook/payload/shim.sh
 webhook/payload/spool.sh
 webhook/preview/__init__.py
+webhook/preview/brought.py
 webhook/preview/mentions.py
 webhook/preview/shown.py
 webhook/preview/templates.py

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import ssl
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+import certs
 from lab.controlplane.programs import binary
 from lab.load import Load
-from lab.operating import Kubelet, Operate, bundle, endpoint, kubelet, secret
+from lab.operating import SECRET, Kubelet, Operate, bundle, endpoint, kubelet, secret
 from lab.pods import INJECT, WEBHOOK, api_pod, create, injected
 from lab.process import free_port, wait_for
 from lab.webhook import Webhook
 from tests.pages import REPOSITORY, blocks, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from lab.controlplane import ControlPlane
@@ -137,3 +141,65 @@ def test_who_makes_it_is_changed_and_changed_back(controlplane: ControlPlane, tm
     controlplane.kubectl("-n", OWN, "delete", "endpointslice,service", OWN)
     controlplane.helm("uninstall", OWN, "--namespace", OWN, program=program)
     controlplane.kubectl("delete", "namespace", OWN, namespace)
+
+
+CERT_MANAGER = ("Certificate", "Issuer")
+
+
+@pytest.fixture
+def kinds_of_cert_manager(controlplane: ControlPlane) -> Iterator[None]:
+    """Its kinds, of any shape: what is asked is what becomes of objects, not what it makes of them."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+    for kind in CERT_MANAGER:
+        names = {"kind": kind, "plural": f"{kind.lower()}s", "singular": kind.lower()}
+        spec = {"group": "cert-manager.io", "scope": "Namespaced", "names": names, "versions": [version]}
+        metadata = {"name": f"{names['plural']}.cert-manager.io"}
+        controlplane.apply(
+            {
+                "apiVersion": "apiextensions.k8s.io/v1",
+                "kind": "CustomResourceDefinition",
+                "metadata": metadata,
+                "spec": spec,
+            }
+        )
+        controlplane.kubectl("wait", "--for=condition=established", f"crd/{metadata['name']}", "--timeout=30s")
+    yield
+    controlplane.kubectl("delete", "crd", *(f"{kind.lower()}s.cert-manager.io" for kind in CERT_MANAGER))
+
+
+@pytest.mark.usefixtures("kinds_of_cert_manager")
+def test_what_cert_manager_made_is_operates_and_nothing_of_it_is_left(
+    controlplane: ControlPlane, tmp_path: Path
+) -> None:
+    """What cert-manager would have written is written here: both Secrets, of its type, and the caBundle."""
+    (move,) = blocks(PAGE, "From cert-manager to operate")
+    clone(tmp_path, free_port())
+    controlplane.kubectl("apply", "--server-side", "-k", tmp_path / "manifests/cert-manager")
+    tls = tmp_path / "tls"
+    certs.issue(tls, [f"{OWN}.{OWN}.svc"], days=20, force=False, now=datetime.now(UTC) - timedelta(days=15))
+    data = {each: base64.b64encode((tls / each).read_bytes()).decode() for each in ("tls.crt", "tls.key", "ca.crt")}
+    for name in (SECRET, f"{OWN}-ca"):
+        metadata = {"name": name, "namespace": OWN, "annotations": {"cert-manager.io/certificate-name": OWN}}
+        made = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": metadata, "data": data}
+        controlplane.kubectl(
+            "apply", "--server-side", "--field-manager=cert-manager", "-f", "-", input=json.dumps(made)
+        )
+    patch = [{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": data["ca.crt"]}]
+    registered = ("mutatingwebhookconfiguration", OWN)
+    controlplane.kubectl("patch", *registered, "--type=json", "-p", json.dumps(patch), "--field-manager=cainjector")
+
+    run(controlplane, move, tmp_path)
+    left = controlplane.kubectl("-n", OWN, "get", "certificates,issuers", "-o", "name")
+    assert (left, "cert-manager" in controlplane.kubectl("get", *registered, "-o", "json")) == ("", False)
+    assert bundle(controlplane) == (tls / "ca.crt").read_bytes()
+    with Operate(controlplane) as operate:
+        wait_for(lambda: operate.said("the condition is set"), 30, "operate sets it", need=[operate.process])
+        wait_for(
+            lambda: secret(controlplane)["tls.crt"] != (tls / "tls.crt").read_bytes(),
+            60,
+            "operate renews it",
+            need=[operate.process],
+        )
+        assert secret(controlplane)["ca.crt"] in bundle(controlplane)
+    controlplane.kubectl("delete", "-k", tmp_path / "manifests/operate")

@@ -55,11 +55,11 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def helm(*words: str | Path, values: dict[str, Any] | None = None) -> str:
+def helm(*words: str | Path, values: dict[str, Any] | None = None, program: str = "helm") -> str:
     """What `helm` prints that needs no cluster. LabError with its complaint."""
     words = (*words, "--kube-version", VERSIONS["kubernetes"], "--values", "-")
     done = subprocess.run(
-        [binary("helm"), *words],
+        [binary(program), *words],
         input=json.dumps(values or {}),
         env={**os.environ, "KUBECONFIG": os.devnull},
         capture_output=True,
@@ -174,6 +174,25 @@ def test_the_registration_is_what_the_command_prints_for_the_configuration(
     assert objects["MutatingWebhookConfiguration", OWN] == printed
 
 
+@pytest.mark.parametrize("program", ["helm", "helm4"])
+def test_as_a_subchart_its_parent_has_it_or_leaves_it_out(tmp_path: Path, program: str) -> None:
+    """By the key that parents' conditions read; alone, where it would change nothing, `false` is refused."""
+    ours = {"image": {"repository": "r/w"}}
+    depends = {"name": OWN, "version": "*", "condition": f"{OWN}.enabled"}
+    chart = {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [depends]}
+    (tmp_path / "Chart.yaml").write_text(yaml.safe_dump(chart))
+    shutil.copytree(CHART, tmp_path / "charts" / OWN)
+    found = {}
+    for enabled in (True, False):
+        values = {"global": {"storageClass": "x"}, OWN: {**ours, "enabled": enabled}}
+        found[enabled] = by_name(helm("template", "release", tmp_path, values=values, program=program))
+        assert "0 chart(s) failed" in helm("lint", tmp_path, values=values, program=program)
+    assert found[False] == {}
+    assert found[True].keys() == by_name(helm("template", OWN, CHART, values=ours, program=program)).keys()
+    with pytest.raises(LabError, match="enabled"):
+        helm("template", OWN, CHART, values={**ours, "enabled": False}, program=program)
+
+
 def test_lint_has_nothing_against_it() -> None:
     linted = helm("lint", CHART, "--strict")
     assert "1 chart(s) linted, 0 chart(s) failed" in linted
@@ -256,7 +275,6 @@ VALUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     {"ports": [{"port": "https"}]},
                     {"ports": [{"port": "metrics"}], "from": [{"namespaceSelector": {}}]},
                 ],
-                "egress": [],
             }
         },
     ),
@@ -269,7 +287,6 @@ VALUES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     {"ports": [{"port": "https"}], "from": [SERVER]},
                     {"ports": [{"port": "metrics"}], "from": [PEER]},
                 ],
-                "egress": [],
             }
         },
     ),
@@ -341,6 +358,23 @@ def test_each_value_changes_what_it_is_for_and_nothing_else(controlplane: Contro
     answer = tried(controlplane, objects["Deployment", OWN]["spec"]["template"])
     assert [word for word in FORBIDDEN.get(name, []) if word not in answer.text] == []
     assert answer.status_code == (403 if name in FORBIDDEN else 201)
+
+
+@pytest.mark.parametrize("how", [("--server-side", "--force-conflicts", "--field-manager=kustomize-controller"), ()])
+def test_the_same_applied_again_is_no_change(controlplane: ControlPlane, tls: Path, how: tuple[str, ...]) -> None:
+    """As GitOps tools do every few minutes: an object that comes out new each time is drift for ever."""
+    values = {"networkPolicy": {"enabled": True}, "operate": {"enabled": True}, "dashboard": {"enabled": True}}
+    controlplane.namespace(OWN)
+    objects = [*rendered(tls, certificates={"source": "operate"}, **values).values()]
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+
+    def applied() -> list[tuple[str, int]]:
+        controlplane.kubectl("apply", *how, "-f", "-", input=listed)
+        items = json.loads(controlplane.kubectl("get", "-f", "-", "-o", "json", input=listed))["items"]
+        return [(f"{each['kind']} {each['metadata']['name']}", each["metadata"].get("generation")) for each in items]
+
+    assert applied() == applied()
+    controlplane.kubectl("delete", "-f", "-", "--wait=false", input=listed)
 
 
 @pytest.mark.parametrize(
@@ -676,7 +710,7 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(
     code, said = release.test(image)
     assert (code, said.splitlines()[0]) == (
         1,
-        "not injected: the API server would make the pod as it came. One of these is so:",
+        "not injected: the API server would make the pod as it came. Mostly one of these is so:",
     )
     assert f"no replica is ready: kubectl -n {OWN} get pods" in said
     controlplane.kubectl("-n", OWN, "delete", "pod", TEST)
@@ -762,6 +796,44 @@ def test_the_pages_commands_upgrade_a_release_configure_it_and_go_back(
         assert done(configure) == (f"r/w:{new}", 3, "publish:\n  timeout: 3")
         assert (secret(controlplane), bundle(controlplane)) == made
     controlplane.helm("uninstall", OWN, "--namespace", OWN, program=program)
+    controlplane.kubectl("delete", "namespace", OWN)
+
+
+def test_after_a_patch_helm_4_names_a_conflict_and_the_option_of_the_page_ends_it(controlplane: ControlPlane) -> None:
+    def upgrade(image: str, *words: str, check: bool = True) -> str:
+        given = ("--namespace", OWN, "--set", f"configuration.images={{{image}}}", *words)
+        return controlplane.helm("upgrade", OWN, CHART, *given, program="helm4", check=check)
+
+    controlplane.helm("install", OWN, CHART, "--namespace", OWN, "--create-namespace", program="helm4")
+    patch = [{"op": "replace", "path": "/webhooks/0/matchConditions/0/expression", "value": "true"}]
+    controlplane.kubectl("patch", "mutatingwebhookconfiguration", OWN, "--type=json", "-p", json.dumps(patch))
+    assert 'conflict with "kubectl-patch"' in upgrade("a/b", check=False)
+    upgrade("a/b", "--force-conflicts")
+    upgrade("a/c")
+    controlplane.helm("uninstall", OWN, "--namespace", OWN, program="helm4")
+    controlplane.kubectl("delete", "namespace", OWN)
+
+
+@pytest.mark.parametrize(
+    ("program", "force"), [("helm", ("--force",)), ("helm4", ("--force-replace", "--server-side=false"))]
+)
+def test_an_upgrade_by_force_takes_the_bundle_away_and_operate_fills_it_in(
+    controlplane: ControlPlane, program: str, force: tuple[str, ...]
+) -> None:
+    """So the page says not to."""
+    where = ("--namespace", OWN)
+    controlplane.helm("install", OWN, CHART, *where, "--create-namespace", program=program)
+    with Operate(controlplane) as operate:
+        wait_for(lambda: secret(controlplane), 30, "it is made", need=[operate.process])
+        wait_for(lambda: bundle(controlplane) == secret(controlplane)["ca.crt"], 30, "and trusted")
+        made = secret(controlplane)
+        assert operate.terminate() == 0
+        controlplane.helm("upgrade", OWN, CHART, *where, *force, program=program)
+        assert bundle(controlplane) == b""
+        operate.start()
+        wait_for(lambda: bundle(controlplane) == made["ca.crt"], 15, "it is there again", need=[operate.process])
+        assert secret(controlplane) == made
+    controlplane.helm("uninstall", OWN, *where, program=program)
     controlplane.kubectl("delete", "namespace", OWN)
 
 

@@ -17,7 +17,7 @@ import trustme
 
 import certs
 from lab.controlplane.programs import binary
-from lab.operating import OWN, SECRET, Operate, secret
+from lab.operating import OWN, SECRET, Operate, deployment, secret
 from lab.pods import INJECT, api_pod, create, injected
 from lab.process import wait_for
 from lab.webhook import COMMAND, Webhook
@@ -26,6 +26,7 @@ from tests.pages import blocks
 from webhook import __version__
 from webhook.cluster.api import Api
 from webhook.cluster.doctor import NOTES, PROBLEMS, as_json, examine
+from webhook.cluster.registration import condition
 from webhook.settings import Settings
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ BREAK: dict[str, Callable[[ControlPlane], object]] = {
     "not-opted-in": lambda plane: plane.namespace(PLANE, {"plane-webhook/inject": "true"}),
     "not-trusted": mistrust,
     "registration-differs": lambda plane: patch(plane, "/webhooks/0/matchConditions/0/expression", "false"),
+    "registration-differs elsewhere": lambda plane: patch(plane, "/webhooks/0/clientConfig/service/namespace", "other"),
     "webhook-scaled-to-zero": lambda plane: plane.kubectl(
         "-n", OWN, "scale", "deployment/plane-webhook", "--replicas=0"
     ),
@@ -153,14 +155,33 @@ BREAK: dict[str, Callable[[ControlPlane], object]] = {
 }
 
 
-@pytest.mark.parametrize("code", BREAK)
-def test_what_is_broken_is_found_and_the_printed_fix_mends_it(healthy: ControlPlane, tmp_path: Path, code: str) -> None:
-    BREAK[code](healthy)
+@pytest.mark.parametrize("how", BREAK)
+def test_what_is_broken_is_found_and_the_printed_fix_mends_it(healthy: ControlPlane, tmp_path: Path, how: str) -> None:
+    code, _, more = how.partition(" ")
+    BREAK[how](healthy)
     wait_for(lambda: code in {each["code"] for each in findings(healthy)}, 20, "it is found")
     found = {each["code"]: each for each in findings(healthy)}
     assert found.keys() <= {code, "not-called"}
+    assert ("leads to the Service" in found[code]["wrong"]) == (more == "elsewhere")
     run(healthy, found[code]["fix"], tmp_path)
     wait_for(lambda: well(healthy), 60, "nothing is wrong any more")
+
+
+def test_a_label_with_another_value_is_found_though_nobody_names_the_namespace(
+    healthy: ControlPlane, tmp_path: Path
+) -> None:
+    def unlike() -> list[Finding]:
+        found = examine(Api.connect(healthy.kubeconfig), OWN, None).findings
+        return [each for each in found if each.where in ("namespace/meant", "namespace/kept-out")]
+
+    healthy.namespace("kept-out", {"plane-webhook/inject": "disabled"})
+    healthy.namespace("meant", {"plane-webhook/inject": "true"})
+    (found,) = unlike()
+    assert (found.code, found.where) == ("not-opted-in", "namespace/meant")
+    assert "but plane-webhook/inject=true" in found.wrong
+    run(healthy, found.fix, tmp_path)
+    wait_for(lambda: not unlike(), 20, "it is opted in")
+    healthy.kubectl("delete", "namespace", "kept-out", "meant", "--wait=false")
 
 
 def test_pods_that_pod_security_refuses_are_found_and_let_in(healthy: ControlPlane, tmp_path: Path) -> None:
@@ -175,6 +196,54 @@ def test_pods_that_pod_security_refuses_are_found_and_let_in(healthy: ControlPla
     healthy.kubectl("-n", PLANE, "delete", "deployment", "bare")
     wait_for(lambda: not healthy.pods(PLANE), 20, "its pods are gone")
     healthy.namespace(PLANE, INJECT)
+
+
+def test_a_policy_that_takes_a_pod_only_without_the_injection_is_found_and_the_fix_lets_it_in(
+    healthy: ControlPlane, tmp_path: Path
+) -> None:
+    named = {"name": "no-memory", "labels": {"lab": "policy"}}
+    pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    allowed = "!object.spec.?volumes.orValue([]).exists(v, v.?emptyDir.?medium.orValue('') == 'Memory')"
+    policy = {"matchConstraints": {"resourceRules": [pods]}, "validations": [{"expression": allowed}]}
+    there = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": PLANE}}}
+    binding = {"policyName": "no-memory", "validationActions": ["Deny"], "matchResources": there}
+    kind = "ValidatingAdmissionPolicy"
+    version = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": named}
+    healthy.apply({**version, "kind": kind, "spec": policy}, {**version, "kind": f"{kind}Binding", "spec": binding})
+    wait_for(lambda: not create(healthy, PLANE, api_pod(), dry_run=True).is_success, 15, "it is in force")
+    (found,) = findings(healthy)
+    assert (found["code"], found["where"]) == ("pods-refused", f"namespace/{PLANE}")
+    assert "is refused, and taken without the injection" in found["wrong"]
+    assert "'no-memory'" in found["wrong"]
+    healthy.apply(deployment(PLANE, 1))
+    both = [f"{PLANE}/deployment/plane-app-api-wl", f"namespace/{PLANE}"]
+    wait_for(lambda: [each["where"] for each in findings(healthy)] == both, 20, "of Plane's own too")
+    run(healthy, found["fix"], tmp_path)
+    healthy.kubectl("-n", PLANE, "delete", "replicasets", "--all")  # it tries again by itself, later each time
+    wait_for(lambda: healthy.pods(PLANE), 20, "it is made")
+    healthy.kubectl("-n", PLANE, "delete", "deployment", "plane-app-api-wl")
+    healthy.kubectl("delete", f"{kind},{kind}Binding", "--selector", "lab=policy")
+    wait_for(lambda: not healthy.pods(PLANE), 20, "its pods are gone")
+    healthy.namespace(PLANE, INJECT)
+    wait_for(lambda: not findings(healthy), 20, "nothing is wrong any more")
+
+
+def test_where_ours_is_refused_a_pod_of_planes_own_is_tried(healthy: ControlPlane, tmp_path: Path) -> None:
+    least = {"type": "Container", "min": {"cpu": "10m"}}
+    limits = {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "least", "namespace": PLANE}}
+    healthy.apply({**limits, "spec": {"limits": [least]}})
+    (found,) = wait_for(lambda: findings(healthy), 15, "it is in force")
+    assert (found["code"], found["where"]) == ("pods-refused", f"namespace/{PLANE}")
+    assert "also without the injection" in found["wrong"]
+    assert "minimum cpu usage per Container is 10m" in found["wrong"]
+    run(healthy, found["fix"], tmp_path)
+    healthy.apply(deployment(PLANE, 1))
+    wait_for(lambda: healthy.pods(PLANE) and not findings(healthy), 20, "Plane's own is tried")
+    patch(healthy, "/webhooks/0/matchConditions/0/expression", "false")
+    wait_for(lambda: "not-called" in {each["code"] for each in findings(healthy)}, 15, "and shows what is wrong")
+    patch(healthy, "/webhooks/0/matchConditions/0/expression", condition(Settings()))
+    healthy.kubectl("-n", PLANE, "delete", "deployment/plane-app-api-wl", "limitrange/least")
+    wait_for(lambda: not healthy.pods(PLANE) and not findings(healthy), 20, "it is as before")
 
 
 def test_an_authority_that_is_not_there_is_found_too(healthy: ControlPlane, tmp_path: Path) -> None:
@@ -216,8 +285,8 @@ def worker(healthy: ControlPlane) -> Iterator[str]:
     wait_for(lambda: not healthy.pods(PLANE), 20, "its pods are gone")
 
 
-def configure(plane: ControlPlane, text: str) -> None:
-    """Change the ConfigMap that the Deployment mounts."""
+def configure(plane: ControlPlane, text: str | None) -> None:
+    """Change the ConfigMap that the Deployment mounts; None takes the file out of it."""
     deployment = json.loads(plane.kubectl("-n", OWN, "get", "deployment", OWN, "-o", "json"))
     (name,) = (each["configMap"]["name"] for each in deployment["spec"]["template"]["spec"]["volumes"]
                if each["name"] == "configuration")  # fmt: skip
@@ -233,6 +302,9 @@ def test_settings_that_are_in_effect_nowhere_and_then_not_in_old_pods(
     assert (row.state, row.workload, row.owner, row.version) == ("injected", "worker", worker, __version__)
     assert row.settings == Settings().default.digest
     changed = "env: {celery_broker_pool_limit: 3}"
+    copied = deployment(PLANE, 1)
+    copied["metadata"]["name"] = "copied"
+    (copied["spec"]["template"]["spec"],) = (each["spec"] for each in healthy.pods(PLANE))
     try:
         configure(healthy, changed)
         found = {each["code"]: each for each in findings(healthy)}
@@ -246,6 +318,15 @@ def test_settings_that_are_in_effect_nowhere_and_then_not_in_old_pods(
         (found,) = findings(healthy)
         run(healthy, found["fix"], tmp_path)
         wait_for(lambda: settled(healthy) and not findings(healthy), 30, "so is the other")
+        healthy.apply(copied)
+        (found,) = wait_for(lambda: findings(healthy), 20, "one that no restart mends")
+        run(healthy, found["fix"], tmp_path)
+        name = healthy.pods(PLANE, "a=b")[0]["metadata"]["name"]
+        wait_for(lambda: settled(healthy) and name not in str(healthy.pods(PLANE)), 20, "it is made anew")
+        assert [each["where"] for each in findings(healthy)] == [f"{PLANE}/deployment/copied"]
+        assert "copied from an injected pod" in found["fix"]
+        healthy.kubectl("-n", PLANE, "delete", "deployment", "copied")
+        wait_for(lambda: len(healthy.pods(PLANE)) == 1, 20, "its pod is gone")
     finally:
         configure(healthy, (REPOSITORY / "manifests/base/configuration.yaml").read_text())
         serving.configuration = None
@@ -266,8 +347,10 @@ def test_a_port_that_nobody_reaches_is_found(healthy: ControlPlane, serving: Web
         (found,) = wait_for(lambda: findings(healthy), 20, "it is found")
         assert (found["code"], found["where"]) == ("not-called", f"namespace/{PLANE}")
         assert "8443" in found["fix"]
+        assert found["causes"] == "tasks of pods that are created now can be lost"
         patch(healthy, "/webhooks/0/failurePolicy", "Fail")
-        wait_for(lambda: "connection refused" in findings(healthy)[0]["wrong"], 20, "the API server says why")
+        (found,) = wait_for(lambda: [e for e in findings(healthy) if "connection refused" in e["wrong"]], 20, "and why")
+        assert found["causes"] == "pods of Plane's are refused now"
     finally:
         patch(healthy, "/webhooks/0/failurePolicy", "Ignore")
         patch(healthy, "/webhooks/0/clientConfig/service/port", serving.port)
@@ -409,6 +492,43 @@ def test_pods_older_than_the_label_are_found_and_restarted(healthy: ControlPlane
     healthy.kubectl("-n", PLANE, "delete", "deployment", "plane-app-worker-wl")
 
 
+def test_pods_that_no_restart_makes_anew_are_deleted_one_by_one(healthy: ControlPlane, tmp_path: Path) -> None:
+    """As a ReplicaSet's without a Deployment, or another API's: were all deleted at once, nobody would answer."""
+    healthy.kubectl("label", "namespace", PLANE, "plane-webhook/inject-")
+    wait_for(lambda: not injected(create(healthy, PLANE, api_pod(), dry_run=True).json()), 15, "nobody is asked")
+    healthy.apply(deployment(PLANE, 2) | {"kind": "ReplicaSet"})
+    wait_for(lambda: len(healthy.pods(PLANE)) == 2, 20, "its pods")
+    healthy.namespace(PLANE, INJECT)
+    wait_for(lambda: len(findings(healthy)) == 1, 15, "the API server has seen the label")
+    for left in (1, 0):
+        (found,) = findings(healthy)
+        assert (found["code"], found["where"]) == ("not-injected", f"{PLANE}/replicaset/plane-app-api-wl")
+        run(healthy, found["fix"], tmp_path)
+        wait_for(lambda: len(healthy.pods(PLANE)) == 2, 20, "another one is made")
+        assert sum(not injected(each) for each in healthy.pods(PLANE)) == left
+    assert not findings(healthy)
+    healthy.kubectl("-n", PLANE, "delete", "replicaset", "plane-app-api-wl")
+    wait_for(lambda: not healthy.pods(PLANE), 20, "its pods are gone")
+
+
+def test_the_pod_of_a_job_is_found_and_the_fix_leaves_it_alone(healthy: ControlPlane, tmp_path: Path) -> None:
+    healthy.kubectl("label", "namespace", PLANE, "plane-webhook/inject-")
+    wait_for(lambda: not injected(create(healthy, PLANE, api_pod(), dry_run=True).json()), 15, "nobody is asked")
+    healthy.kubectl("-n", PLANE, "create", "job", "once", "--image=makeplane/plane-backend:v1",
+                    "--", "python", "manage.py", "do_it")  # fmt: skip
+    (before,) = wait_for(lambda: healthy.pods(PLANE), 20, "a pod")
+    healthy.namespace(PLANE, INJECT)
+    wait_for(lambda: len(findings(healthy)) == 1, 15, "the API server has seen the label")
+    (found,) = findings(healthy)
+    assert (found["code"], found["where"]) == ("not-injected", f"{PLANE}/job/once")
+    run(healthy, found["fix"], tmp_path)
+    (after,) = healthy.pods(PLANE)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    healthy.settle(PLANE)
+    assert not findings(healthy), "it has ended"
+    healthy.kubectl("-n", PLANE, "delete", "job", "once")
+
+
 def test_what_can_not_be_covered_is_a_note_and_no_problem(healthy: ControlPlane) -> None:
     pod = api_pod("bare", command=None)
     create(healthy, PLANE, pod).raise_for_status()
@@ -442,6 +562,7 @@ def test_a_certificate_that_was_not_renewed_in_time_is_found_and_made_anew(
     healthy.kubectl("-n", OWN, "patch", "secret", SECRET, "-p", json.dumps({"data": data}))
     (found,) = wait_for(lambda: only(healthy, "certificate"), 30, "that alone is found")
     assert "and was not renewed" in found["wrong"]
+    assert found["causes"].startswith("when what is served ends"), "until then all is well"
     run(healthy, found["fix"], tmp_path)
     operate.start()  # which the fix counts on
     wait_for(lambda: not findings(healthy), 60, "nothing is wrong any more", need=[operate.process])
@@ -487,16 +608,41 @@ def test_a_certificate_that_you_made_is_found_in_time_and_replaced_as_the_how_to
     assert operate.terminate() == 0
 
 
+def test_where_a_registration_leads_to_nothing_it_says_what_that_causes(healthy: ControlPlane) -> None:
+    """Somebody has deleted the namespace, and not uninstalled."""
+    patch(healthy, "/webhooks/0/clientConfig/service/namespace", "nowhere")
+    code, _, said = doctor(healthy, "--webhook-namespace", "nowhere")
+    assert code == 2
+    assert said.endswith(f"kubectl delete {REGISTRATION} {OWN}\n")
+    patch(healthy, "/webhooks/0/clientConfig/service/namespace", OWN)
+
+
 def test_it_says_when_it_could_not_look(healthy: ControlPlane, tmp_path: Path) -> None:
     code, printed, said = doctor(healthy, "--webhook-namespace", "elsewhere")
     assert (code, printed) == (2, "")
     assert "there is no Deployment plane-webhook in the namespace elsewhere" in said
-    assert said.endswith("(--webhook-namespace), or install it\n")
+    leads = f"The MutatingWebhookConfiguration {OWN} leads to the Service {OWN}/{OWN}\n"
+    assert said.endswith(f"(--webhook-namespace), or install it. {leads}")
     gone = tmp_path / "kubeconfig"
     gone.write_text(healthy.kubeconfig.read_text().replace(healthy.url, "https://127.0.0.1:1"))
     code, printed, said = doctor(healthy, "--kubeconfig", str(gone))
     assert (code, printed) == (2, "")
     assert "could not look" in said
+
+
+def test_nor_does_it_look_by_a_configuration_that_no_replica_could_start_with(healthy: ControlPlane) -> None:
+    try:
+        for text, wrong in (
+            ("workloads: []", "workloads: should name at least one; found []"),
+            (None, "it has no conf"),
+        ):
+            configure(healthy, text)
+            code, printed, said = doctor(healthy)
+            assert (code, printed) == (2, "")
+            assert "configmap/plane-webhook-configuration-" in said
+            assert f" in {OWN}: {wrong}" in said
+    finally:
+        configure(healthy, (REPOSITORY / "manifests/base/configuration.yaml").read_text())
 
 
 def test_an_api_server_that_nobody_checks_is_said_once(healthy: ControlPlane, tmp_path: Path) -> None:

@@ -99,6 +99,9 @@ def test_readme_deletes_each_superseded_configuration_and_not_the_one_in_use(
     volume = "jsonpath={.spec.template.spec.volumes[0].configMap.name}"
     used = controlplane.kubectl("-n", OWN, "get", "deployment", OWN, "-o", volume)
     assert left == {f"configmap/{used}", "configmap/plane-webhook-state"}
+    controlplane.kubectl("-n", OWN, "delete", "deployment", OWN)
+    run(controlplane, f"{block.strip()} || true", tmp_path)
+    assert left <= set(controlplane.kubectl(*names).split()), "who can't see which is in use deletes none"
     controlplane.kubectl("delete", "namespace", OWN)
 
 

@@ -436,6 +436,34 @@ def test_a_changed_configuration_gets_into_the_condition_and_what_is_older_is_fo
     controlplane.kubectl("delete", "namespace", plane, "--wait=false")
 
 
+def test_what_is_no_longer_asked_for_is_found_and_made_anew_without_the_injection(
+    controlplane: ControlPlane, operate: Operate, serving: Webhook, tmp_path: Path
+) -> None:
+    plane = controlplane.namespace("unasked", INJECT)
+    wait_for(lambda: create(controlplane, plane, api_pod(), dry_run=True).is_success, 15, "pods can be made")
+    changed = tmp_path / "configuration.yaml"
+    changed.write_text("workloads: [worker]\n")
+    with kubelet(controlplane, plane):
+        controlplane.apply(deployment(plane, 1))
+        wait_for(lambda: healed(controlplane, plane, 1), 20, "a pod, injected")
+        assert operate.terminate() == 0
+        reconfigure(serving, changed)
+        try:
+            with Operate(controlplane, "--config", changed) as second:
+                need = [second.process]
+                wait_for(lambda: gauge(second, plane, "outdated") == 1, 30, "it is found", need=need)
+                bind(controlplane, plane)
+                controlplane.namespace(plane, HEAL)
+                wait_for(lambda: gauge(second, plane, "out") == 1, 60, "it is evicted", need=need)
+                assert [injected(each) for each in controlplane.pods(plane)] == [False]
+                assert gauge(second, plane, "outdated") == 0
+                assert second.terminate() == 0
+        finally:
+            reconfigure(serving, None)
+            operate.start()
+    controlplane.kubectl("delete", "namespace", plane, "--wait=false")
+
+
 def expressions(plane: ControlPlane) -> list[str]:
     return [each["expression"] for each in registration(plane)["webhooks"][0]["matchConditions"]]
 
@@ -513,9 +541,31 @@ def test_at_rest_it_takes_little_memory(operate: Operate) -> None:
     assert resident < 90
 
 
+@pytest.mark.usefixtures("serving")
+def test_of_two_installations_the_one_that_is_not_asked_leaves_the_registration_alone(
+    controlplane: ControlPlane, operate: Operate
+) -> None:
+    """As after a move to another namespace: each would take out of the caBundle what the other puts there."""
+    second = controlplane.namespace("second")
+    wait_for(lambda: bundle(controlplane) == secret(controlplane)["ca.crt"], 30, "the tests before are over")
+    before = registration(controlplane)
+    with Operate(controlplane, "--namespace", second, "--kubeconfig", controlplane.kubeconfig) as other:
+        wait_for(lambda: other.said(f"leads to the Service {OWN}/{OWN}"), 10, "it says so", need=[other.process])
+        time.sleep(5)
+        assert registration(controlplane) == before
+        assert controlplane.kubectl("-n", second, "get", "secrets", "-o", "name") == ""
+        assert len(other.said("leads to the Service")) == 1
+    assert not operate.said("leads to the Service")
+    controlplane.kubectl("delete", "namespace", second, "--wait=false")
+
+
 def test_a_deleted_registration_is_said_and_not_made_again(controlplane: ControlPlane, operate: Operate) -> None:
     controlplane.kubectl("delete", "mutatingwebhookconfiguration", OWN)
-    wait_for(lambda: operate.said("plane-webhook is missing, so no pod is injected"), 10, "it is said")
+    wait_for(
+        lambda: operate.said("plane-webhook is missing, or has not our webhook, so no pod is injected"),
+        10,
+        "it is said",
+    )
     assert "plane_webhook_operate_registered 0.0" in metrics(operate)
     assert controlplane.api.get(f"{REGISTRATIONS}/{OWN}").status_code == 404
     controlplane.kubectl(*APPLY)

@@ -29,6 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import certs
+from webhook.cli import main
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 FILES = ("ca.crt", "tls.crt", "tls.key")
@@ -111,6 +112,16 @@ def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
     assert (tmp_path / "tls.key").read_text() == "precious"
     certs.issue(tmp_path, ["a.example"], days=1, force=True, now=NOW)
     certs.check(*read(tmp_path), now=NOW)
+
+
+def test_whether_the_authority_of_before_is_kept_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty ca.crt is what is left where kubectl could not read the Secret that it was to come from."""
+    command = ["certs", "issue", "--force", "--dir", str(tmp_path), "--host", "a.example"]
+    (tmp_path / "ca.crt").touch()
+    assert main(command) == 0
+    assert "ca.crt has no authority of before" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "ca.crt keeps the authority of before" in capsys.readouterr().err
 
 
 def test_all_files_are_written_or_none(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import jsonpatch
 import pytest
 
 import certs
 from tests.edges.strangers import Cluster, api
-from webhook.admission import review
+from webhook.admission import decide, injection, review
 from webhook.cluster.api import ApiError, Ended
 from webhook.cluster.census import Found, Owner
 from webhook.cluster.doctor import Finding, Report, Row, as_json, creation, installation, pods, shown
@@ -215,6 +216,33 @@ def test_a_neighbour_in_our_pod_has_ports_too() -> None:
     with Cluster(installed("tls") | {f"/api/v1/namespaces/{OWN}/pods": {"items": items}}) as cluster:
         found = list(creation.findings(cluster, Installed(cluster, OWN), PLANE, Settings(), clear=True))
     assert [each.code for each in found] == ["not-called"], "the server answers: nothing is blocked"
+    assert "reach port 8443 of" in found[0].fix
+
+
+def test_the_port_that_is_named_is_the_one_that_is_listened_on() -> None:
+    """With `hostNetwork` of the chart it may be another."""
+    objects, path = installed("tls"), f"/apis/apps/v1/namespaces/{OWN}/deployments/plane-webhook"
+    container = {"name": "webhook", "ports": [{"name": "https", "containerPort": 9443}]}
+    objects[path]["spec"]["template"]["spec"]["containers"] = [container]
+    with Cluster(objects) as cluster:
+        (found,) = creation.findings(cluster, Installed(cluster, OWN), PLANE, Settings(), clear=True)
+    assert "reach port 9443 of" in found.fix
+
+
+def test_proof_is_run_in_a_sidecar_too_and_not_in_what_is_over() -> None:
+    """A container that runs beside the others may be an init container that stays."""
+    ours = {"image": "makeplane/plane-backend:v1", "command": ["./bin/docker-entrypoint-worker.sh"]}
+    stays, ends = {"name": "stays", "restartPolicy": "Always", **ours}, {"name": "ends", **ours}
+    spec = {"containers": [{"name": "web", "image": "web"}], "initContainers": [ends, stays]}
+    tree = {"metadata": {"name": "one", "uid": "u", "resourceVersion": "1"}, "spec": spec}
+    tree["status"] = {"phase": "Running"}
+    decision = decide(review.parse_pod(json.dumps(tree).encode()) or review.Pod(), Settings().default)
+    assert decision.injection
+    made = jsonpatch.apply_patch(tree, injection.operations(decision.injection))
+    path = f"/api/v1/namespaces/{PLANE}/pods"
+    with Cluster({path: {"metadata": {}, "items": [made]}, f"{path}/one": made}) as cluster:
+        found = list(pods.Census(cluster, PLANE, Settings()).proofs())
+    assert [each.wrong.partition(":")[0] for each in found] == ["container stays"]
 
 
 PRIVILEGED = {

@@ -10,6 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import pytest
+from kubernetes.config import incluster_config
 
 from tests.edges.strangers import Cluster
 from webhook.cli import main
@@ -123,6 +124,12 @@ def test_nor_does_it_end_a_process_that_runs() -> None:
         ["operate", "--namespace", "x/../y"],
         ["operate", "--namespace", "x", "--secret", "a/b"],
         ["doctor", "-n", "a b"],
+        ["preview", "--namespace", ""],
+        ["preview", ""],
+        ["preview", "--config", ""],
+        ["serve", "--cert-dir", ""],
+        ["certs", "issue", "--host", "x", "--dir", ""],
+        ["preview", "--namespace", "Foo Bar"],
         ["doctor", "--webhook-namespace", "a" * 64],
     ],
 )
@@ -147,6 +154,26 @@ def test_so_is_one_that_the_environment_names(
     assert f"{tmp_path / 'none'}: there is no such file. " in one_line(capfd)
 
 
+def test_in_a_pod_too_doctor_asks_by_the_kubeconfig_that_kubectl_would_take(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a pod that runs jobs for another cluster, say; `operate` asks by its pod's own account."""
+    for name in ("TOKEN", "CERT"):
+        (tmp_path / name).write_text("of the pod")
+        monkeypatch.setattr(incluster_config, f"SERVICE_{name}_FILENAME", str(tmp_path / name))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    assert main(["doctor"]) == 2
+    assert f"{tmp_path / 'none'}: there is no such file. " in one_line(capfd)
+    monkeypatch.setenv("KUBECONFIG", "")
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / ".kube/config").write_text("kubeconfig")
+    assert main(["doctor"]) == 2
+    assert f"{tmp_path / '.kube/config'}: can't be used as a kubeconfig: " in one_line(capfd)
+
+
 def test_where_it_is_looked_for_when_nobody_names_one(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,10 +183,39 @@ def test_where_it_is_looked_for_when_nobody_names_one(
     assert "~/.kube/config: there is no such file. Name another with --kubeconfig or KUBECONFIG\n" in one_line(capfd)
 
 
+def _kubeconfig(user: str) -> str:
+    return f"""\
+apiVersion: v1
+kind: Config
+current-context: a
+contexts: [{{name: a, context: {{cluster: a, user: a}}}}]
+clusters:
+- name: a
+  cluster: {{server: "https://127.0.0.1:1"}}
+users:
+- name: a
+  user: {user}
+"""
+
+
 BROKEN = {
     "cut": ("clusters: [\nb: {", "while parsing a flow "),
     "empty": ("", "file is empty"),
-    "a word": ("kubeconfig", "as a kubeconfig: "),
+    "a word": ("kubeconfig", "it has another shape than one"),
+    "a list": ("[kubeconfig]", "it has another shape than one"),
+    "a cluster that is a word": (
+        _kubeconfig("{}").replace("cluster: {server", "cluster: x #{server"),
+        "its server is '', no https:// address",
+    ),
+    "no URL": (_kubeconfig("{}").replace("https://", ""), "its server is '127.0.0.1:1', no https:// address"),
+    "a plugin that is not there": (
+        _kubeconfig("{exec: {apiVersion: client.authentication.k8s.io/v1, command: no-such-plugin}}"),
+        "its credential plugin fails: [Errno 2] No such file or directory: 'no-such-plugin'",
+    ),
+    "a plugin that fails": (
+        _kubeconfig("{exec: {apiVersion: client.authentication.k8s.io/v1, command: 'false'}}"),
+        "its credential plugin fails: exec: process returned 1",
+    ),
     "without a context": ("{apiVersion: v1, kind: Config}", "Expected key current-context"),
 }
 

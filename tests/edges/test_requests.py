@@ -431,7 +431,9 @@ def test_a_bug_in_the_decision_lets_the_pod_through(tmp_path: Path, cert_dir: Pa
         assert post(connection, b"{}")[0] == 400
         assert webhook.metric('decisions_total{reason="internal-error",workload=""}') == 1
         wait_for(lambda: webhook.lines(uid="buggy", reason="internal-error"), 15, "the line that follows the answer")
-        line = webhook.lines(level="error")[0]
+        line, other = webhook.lines(level="error")
+        assert line["message"].endswith("the pod was let through unchanged; the log has the traceback")
+        assert other["message"].endswith("the review was refused"), "and no pod was let through"
         assert (line["exception"], "in broken" in line["traceback"]) == ("LookupError", True)
         assert SECRET not in webhook.process.log.read_text()
 

@@ -716,9 +716,8 @@ def test_a_value_that_gunicorn_could_not_use_stays_out(
     assert len(ours.in_effect) == 1  # the rest is
     if limit is None:  # neither of the two: the jitter alone would mean something else
         assert argv[-4:] == UPSTREAM_LIMITS
-        assert ours.loud == [
-            "plane-webhook: NOT IN EFFECT: GUNICORN_MAX_REQUESTS is not a whole number of 0 or more: as Plane has it"
-        ]
+        said = "GUNICORN_MAX_REQUESTS is not a whole number of 0 to 999999999: as Plane has it"
+        assert ours.loud == [f"plane-webhook: NOT IN EFFECT: {said}"]
     else:
         assert argv[-8:] == [*UPSTREAM_LIMITS, "--max-requests", str(limit), "--max-requests-jitter", "0"]
         assert ours.loud == []

@@ -259,7 +259,7 @@ TRANSITIONS: list[tuple[str, str, str, Any]] = [
     ("troubled", "lasting", "troubled", True),  # that one is news
     ("troubled", "connected", "draining", None),
     ("troubled", "over", "troubled", None),  # of what could it be over
-    ("troubled for good", "passing", "troubled", False),
+    ("troubled for good", "passing", "troubled", True),  # what was said holds no more
     ("troubled for good", "lasting", "troubled for good", False),
     ("troubled for good", "connected", "draining", None),
     ("troubled for good", "over", "troubled for good", None),
@@ -326,6 +326,13 @@ def test_after_it_was_healthy_again_nothing_is_left_of_the_trouble(state: Module
     assert its.draining(106) == 0
     assert its.trouble(200, "two") is True
     assert its.says(201.26) == {"state": "troubled", "seconds": 1.3, "cause": "two", "kept": 0}
+
+
+def test_news_is_what_differs_from_what_was_said_last(state: ModuleType) -> None:
+    its = state.State()
+    assert its.trouble(100, "one", lasting=True) is True
+    its.connected(101)
+    assert [its.trouble(102, "two"), its.trouble(103, "two")] == [True, False]
 
 
 # --- a message as a value, and as kombu itself sends it

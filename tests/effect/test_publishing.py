@@ -524,7 +524,9 @@ def test_what_can_not_be_kept_is_an_error_at_once(
         assert all(seconds < AT_ONCE for _, seconds in told.values())
         proxy.heal()
         assert arrive(broker, 3) == ["first", *names(2)]
-        assert "it can't be kept: it is full: 2 tasks" in client.log()
+        log = client.log()
+    assert "it can't be kept: it is full: 2 tasks" in log
+    assert log.count("plane-webhook: a task can't be kept, and is an error: it is full: 2 tasks") == 1
 
 
 def test_a_redis_that_is_away_too_is_an_error_at_once_and_no_reason_to_stay_in_trouble(
@@ -541,6 +543,9 @@ def test_a_redis_that_is_away_too_is_an_error_at_once_and_no_reason_to_stay_in_t
         time.sleep(2.5)
         assert sent(client.go_on())
         assert arrive(broker, 2) == ["first", "last"]
+        lines = [line for line in client.log().splitlines() if line.startswith("plane-webhook: ")]
+    assert "in trouble: ConnectionRefusedError" in lines[0], "that tasks are kept is not all that is said"
+    assert lines[1].startswith("plane-webhook: a task can't be kept, and is an error: Redis: ConnectionError")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a name server listens on port 53, which takes root")
@@ -584,6 +589,21 @@ def test_what_time_does_not_heal_is_an_error_at_once_with_its_cause(
     assert max(seconds for _, seconds in told.values()) < 15
     assert cause in log
     assert "time doesn't heal that" in log
+
+
+def test_a_trouble_that_time_heals_after_all_is_said_to_be_one(image: images.Image, proxy: Proxy, redis: Redis) -> None:
+    """The login is refused, and then the broker is away: from then on tasks are kept."""
+    text = "send('one')\nwait()\nsend('two')\nwait()"
+    with Client(image, LASTING["a wrong password"][0].format(proxy.port), redis, text) as client:
+        assert client.run()["one"][0] == "OperationalError"
+        proxy.refuse()
+        time.sleep(1.5)
+        assert client.go_on()["two"][0] == "sent"
+        lines = [line for line in client.log().splitlines() if "the broker is in trouble: " in line]
+    assert [line.rpartition("; ")[2] for line in lines] == [
+        "time doesn't heal that, so tasks are errors until it is mended",
+        "tasks are kept until it is over",
+    ]
 
 
 LATE = """

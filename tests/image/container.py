@@ -38,9 +38,10 @@ class Container(Startable):
         mounts: Mapping[str, Path] | None = None,
         user: str | None = None,
         workdir: str | None = None,
+        program: str | None = None,
     ) -> None:
-        """Prepare it. `user` is UID:GID; without it and `workdir` they are the image's."""
-        self.image, self.arguments, self.mounts = image, arguments, mounts or {}
+        """Prepare it. `user` is UID:GID; without it, `workdir` and `program` they are the image's."""
+        self.image, self.arguments, self.mounts, self.program = image, arguments, mounts or {}, program
         self.user, self.workdir = user, workdir
         self.folder = Path(tempfile.mkdtemp(prefix="plane-webhook-image-"))
         self.out, self.err = self.folder / "out", self.folder / "err"
@@ -66,7 +67,8 @@ class Container(Startable):
             options += ["--setenv", *variable.split("=", 1)]
         options += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         become = ["/usr/bin/python3", "-I", "-c", BECOME.format(uid=uid, gid=gid)]
-        argv = [*become, *configuration["Entrypoint"], *(self.arguments or configuration["Cmd"])]
+        entrypoint = [self.program] if self.program else configuration["Entrypoint"]
+        argv = [*become, *entrypoint, *(self.arguments or configuration["Cmd"])]
         self.process = Sandboxed("the image", options, argv, stdout=self.out, stderr=self.err)
 
     def close(self) -> None:
@@ -87,7 +89,8 @@ def run(
     mounts: Mapping[str, Path] | None = None,
     user: str | None = None,
     workdir: str | None = None,
+    program: str | None = None,
 ) -> tuple[int, str, str]:
     """Run a container to its end; return its exit code and what it printed on stdout and stderr."""
-    with Container(image, *arguments, mounts=mounts, user=user, workdir=workdir) as container:
+    with Container(image, *arguments, mounts=mounts, user=user, workdir=workdir, program=program) as container:
         return container.process.wait(60), container.out.read_text(), container.err.read_text()

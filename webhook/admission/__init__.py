@@ -6,12 +6,12 @@ value with a reason code; an exception means bytes that are no review, or a bug.
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import msgspec
 
 from webhook.admission import injection, review
-from webhook.admission.facts import INJECT, facts
+from webhook.admission.facts import INJECT, as_json, facts
 from webhook.admission.injection import Injection
 from webhook.admission.reasons import Reason, Risk
 from webhook.admission.review import MalformedReview, Pod
@@ -25,8 +25,11 @@ _QUIET = {Reason.INJECTED, Reason.ALREADY_INJECTED, Reason.OPTED_OUT}
 _QUIET |= {Reason.NOT_ASKED, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISHER}
 _UNCOVERED = {Reason.NOT_KNOWN, Reason.OTHER_MEANS}
 
-# Facts of real pods have some 300 bytes. Longer ones are not kept: whoever makes pods can't fill the memory with them.
+# Decisions by what they were made from; the oldest goes. Facts of real pods have some 300 bytes. Longer ones are not
+# kept: whoever makes pods can't fill the memory with them.
+_SEEN = 256
 _KEPT = 8 * 1024
+_seen: dict[tuple[bytes, str], Decision] = {}
 
 
 class Decision(msgspec.Struct, frozen=True, dict=True):
@@ -97,7 +100,14 @@ def answer(body: bytes, settings: Settings) -> Answer:
 def decide(pod: Pod, profile: Profile, *, size: int = 0) -> Decision:
     """What becomes of `pod`, whose JSON has `size` bytes (0: unknown, from a file)."""
     deciding = facts(pod)
-    decision = _seen(deciding, profile) if len(deciding) <= _KEPT else _decided(pod, profile)
+    key = (as_json(deciding), profile.digest)
+    decision = _seen.get(key)
+    if decision is None:
+        decision = _decided(deciding, profile)
+        if len(key[0]) <= _KEPT:
+            if len(_seen) == _SEEN:
+                del _seen[next(iter(_seen))]
+            _seen[key] = decision
     if decision.injection and (reason := injection.excess(decision.injection, pod, size)):
         return Decision(reason, decision.workload, decision.container)
     return decision
@@ -127,13 +137,6 @@ def _decided(pod: Pod, profile: Profile) -> Decision:
     if isinstance(planned, Reason):
         return Decision(planned, workload, container, risks=risks if planned is Reason.ALREADY_INJECTED else ())
     return Decision(Reason.INJECTED, workload, container, planned, risks)
-
-
-@lru_cache(maxsize=256)  # pods of one workload differ in nothing that decides
-def _seen(deciding: bytes, profile: Profile) -> Decision:
-    pod = review.parse_pod(deciding)
-    assert pod is not None  # noqa: S101 - it was one before
-    return _decided(pod, profile)
 
 
 def _uncovered(found: list[Target], *, opted_out: bool) -> Decision:

@@ -1,7 +1,7 @@
-"""What of a pod decides, as bytes: the pods of one workload differ in much, and in nothing of this.
+"""What of a pod decides: the pods of one workload differ in much, and in nothing of this.
 
 What is left out here (names that are drawn for each pod, volumes of tokens, variables of the user's own) is not seen by
-a decision, which is made from these bytes alone. So a cache that is keyed by them can't be wrong.
+a decision, which is made from the facts alone. So a cache that is keyed by them can't be wrong.
 """
 
 from __future__ import annotations
@@ -22,26 +22,22 @@ _ANNOTATIONS = (PROVENANCE, INJECTED)
 # However a path at or below ours is written (`//x/../plane-webhook/.`), this is a part of it.
 _PART = MOUNT_PATH.strip("/")
 
-_encode = msgspec.json.Encoder().encode
+as_json = msgspec.json.Encoder().encode
 
 
-def facts(pod: Pod) -> bytes:
-    """Return the pod as JSON (of a Pod) without what decides nothing."""
+def facts(pod: Pod) -> Pod:
+    """Return the pod without what decides nothing."""
     metadata, spec = pod.metadata, pod.spec
-    return _encode(
-        Pod(
-            metadata=metadata
-            and Metadata(
-                labels=_only(metadata.labels, (INJECT,)), annotations=_only(metadata.annotations, _ANNOTATIONS)
-            ),
-            spec=spec
-            and Spec(
-                containers=_containers(spec.containers),
-                init_containers=_containers(spec.init_containers),
-                volumes=_volumes(spec.volumes),
-                resources=_memory(spec.resources),
-            ),
-        )
+    return Pod(
+        metadata=metadata
+        and Metadata(labels=_only(metadata.labels, (INJECT,)), annotations=_only(metadata.annotations, _ANNOTATIONS)),
+        spec=spec
+        and Spec(
+            containers=_containers(spec.containers),
+            init_containers=_containers(spec.init_containers),
+            volumes=_volumes(spec.volumes),
+            resources=_memory(spec.resources),
+        ),
     )
 
 

@@ -49,7 +49,7 @@ SENTENCES: dict[_Code, str] = {
     Reason.NOT_EFFECTIVE: "the container sets no command that could be wrapped, so nothing is set either, for it would "
     "be in effect in part or not at all; give the container its command",
     Reason.NOT_PLANE: "no container runs an entrypoint or an image of Plane that could publish",
-    Reason.NOT_ASKED: "this entrypoint of Plane is one that `workloads` in the configuration does not name",
+    Reason.NOT_ASKED: "this part of Plane is one that `workloads` in the configuration does not name",
     Reason.NOT_KNOWN: "a container runs an entrypoint that is called like Plane's, or an image of Plane, by a command "
     "that this version does not know; if it publishes tasks they can be lost: see whether a newer version knows it",
     Reason.OTHER_MEANS: "this part of Plane talks to the broker by other means than the API, workers, beat and "
@@ -63,10 +63,11 @@ SENTENCES: dict[_Code, str] = {
     Reason.POD_UNREADABLE: "the object in the review does not have the shape of a pod",
     Reason.NOT_A_POD_CREATION: "the review is not about the creation of a pod; the registration should send no other",
     Reason.INTERNAL_ERROR: "a bug in plane-webhook: the pod was let through unchanged; the log has the traceback",
-    Risk.UNCONFIRMED: "worker rotation is off and so are publisher confirms: one stale connection then loses every "
-    "task for as long as the worker lives; set publish.confirm: true, or env.gunicorn_max_requests above 0",
-    Risk.UNLIMITED: "worker rotation is off and the container has no memory limit, so nothing would end a leak; set "
-    "resources.limits.memory",
+    Risk.UNCONFIRMED: "worker rotation is off, unless envFrom sets it under `precedence: chart`, and so are publisher "
+    "confirms: one stale connection then loses each task that goes over it until the kernel gives it up, minutes later "
+    "if ever; set publish.confirm: true, or env.gunicorn_max_requests above 0",
+    Risk.UNLIMITED: "worker rotation is off, unless envFrom sets it under `precedence: chart`, and the container has "
+    "no memory limit, so nothing would end a leak; set resources.limits.memory",
     Risk.PAST_LAUNCHER: "the command may pass the launcher by (a path, `python -m`, a Python with options, a login "
     "shell, another PATH), and then tasks can be lost; gunicorn's limits are not set; start the program by its name",
     Risk.BARE_NEIGHBOUR: "another container of the pod runs Plane too but sets no command that could be wrapped, so "

@@ -26,7 +26,10 @@ _ORDER = (*WORKLOADS, Reason.NOT_KNOWN, Reason.OTHER_MEANS, Reason.NOT_A_PUBLISH
 _BOUNDARY = r"(?:^|[\s;&|(){}\"'=`/])"
 # What the entrypoints of Plane's images are called. The registration's match condition looks for this beginning.
 ENTRYPOINT_MARK = "docker-entrypoint-"
-_ENTRYPOINT = re.compile(_BOUNDARY + r"docker-entrypoint-([\w-]+?)(?:-ee|-cloud)?\.sh(?![\w.-])")
+# What stands before it is looked at behind it: a pattern that begins with letters is searched for many times faster.
+_ENTRYPOINT = re.compile(
+    rf"{ENTRYPOINT_MARK}(?<![^\s;&|(){{}}\"'=`/]{ENTRYPOINT_MARK})([\w-]+?)(?:-ee|-cloud)?\.sh(?![\w.-])"
+)
 # Publishes with pika, over a connection of its own.
 _OTHERWISE = {"outbox-poller"}
 _NOTHING = {"migrator"}
@@ -133,10 +136,10 @@ def _past_launcher(words: list[str], workload: str) -> bool:
 def _role(container: Container, words: list[str], images: Collection[str], *, stays: bool) -> str | Reason | None:
     if words and words[0].rpartition("/")[2] in _READERS:
         return None
-    repository = _repository(container.image)
-    own = _is_one_of(repository, images)
     roles = _entrypoints(words)
-    if own and roles.isdisjoint(WORKLOADS):
+    # An entrypoint says it in whatever image.
+    own = roles.isdisjoint(WORKLOADS) and _is_one_of(_repository(container.image), images)
+    if own:
         roles |= _programs(words)
     if roles:
         return min(roles, key=_ORDER.index)
@@ -144,7 +147,7 @@ def _role(container: Container, words: list[str], images: Collection[str], *, st
         return "api"  # the image's own entrypoint
     if own and stays:
         return Reason.NOT_KNOWN
-    if repository.rpartition("/")[2] in FOREIGN_IMAGES:
+    if _repository(container.image).rpartition("/")[2] in FOREIGN_IMAGES:
         return Reason.NOT_A_PUBLISHER if any(map(_IDLE_FOREIGN.search, words)) else Reason.OTHER_MEANS
     return None
 

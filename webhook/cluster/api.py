@@ -7,6 +7,7 @@ plugins, proxies. Its models are left alone: they cost tens of MB and drop field
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,18 @@ class ApiError(Exception):
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
         self.status = status
+
+    @property
+    def lacks_right(self) -> bool:
+        """Whether it is a right that is missing: a quota and Pod Security refuse a pod by the same status."""
+        return self.status == HTTPStatus.FORBIDDEN and " cannot " in str(self)
+
+    @property
+    def refuses(self) -> bool:
+        """Whether something in the cluster refuses the object: a quota, Pod Security, a policy, somebody's webhook."""
+        others = (HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS)
+        answered = HTTPStatus.BAD_REQUEST <= self.status <= HTTPStatus.INTERNAL_SERVER_ERROR
+        return answered and self.status not in others and not self.lacks_right
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -83,9 +96,16 @@ class Api:
                     raise kubernetes.config.ConfigException  # noqa: TRY301 - asked for by name
                 kubernetes.config.load_incluster_config(client_configuration=configuration)
             except kubernetes.config.ConfigException:
-                kubernetes.config.load_kube_config(
-                    config_file=named, context=context, client_configuration=configuration
-                )
+                with _logged() as complaints:
+                    kubernetes.config.load_kube_config(
+                        config_file=named, context=context, client_configuration=configuration
+                    )
+                if complaints:
+                    raise kubernetes.config.ConfigException(f"its credential plugin fails: {complaints[0]}") from None
+                if not configuration.host.startswith(("https://", "http://")):
+                    raise kubernetes.config.ConfigException(
+                        f"its server is {configuration.host!r}, no https:// address"
+                    ) from None
         except Exception as error:  # the client raises whatever its parts raise
             raise ApiError(f"no cluster to talk to: {_unusable(named, error)}") from error
         return cls(configuration)
@@ -206,11 +226,33 @@ class Api:
         return Ended(code, bytes(channels[_OUT]), bytes(channels[_ERR]) or why.encode(), cut)
 
 
+class _Kept(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[list[str]]:
+    """What the client says in the log alone: that a credential plugin fails, after which it would ask as nobody."""
+    kept, log = _Kept(), logging.getLogger()
+    before, log.handlers = log.handlers, [kept]
+    try:
+        yield kept.messages
+    finally:
+        log.handlers = before
+
+
 def _unusable(named: str, error: Exception) -> str:
     """What is wrong with a kubeconfig, or with each of several, as one line."""
     if not any(os.path.exists(os.path.expanduser(each)) for each in named.split(os.pathsep) if each):  # noqa: PTH110, PTH111 - as the client does
         return f"{named}: there is no such file. Name another with --kubeconfig or KUBECONFIG"
     said = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, AttributeError | LookupError | TypeError):  # whatever the client met first
+        said = "it has another shape than one"
     return f"{named}: can't be used as a kubeconfig: {said or type(error).__name__}"
 
 

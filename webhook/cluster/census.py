@@ -146,9 +146,9 @@ class Found(msgspec.Struct, frozen=True):
         return f"kubectl -n {shlex.quote(self.namespace)} logs {where} | grep plane-webhook:"
 
 
-def namespaces(api: Api) -> dict[str, dict[str, str]]:
-    """The namespaces that are opted in, in order, and their labels. Raises ApiError."""
-    query = {"labelSelector": f"{INJECT}=enabled"}
+def namespaces(api: Api, selector: str = f"{INJECT}=enabled") -> dict[str, dict[str, str]]:
+    """The namespaces that are opted in, or that `selector` chooses, in order, and their labels. Raises ApiError."""
+    query = {"labelSelector": selector}
     found = msgspec.json.decode(api.request("GET", "/api/v1/namespaces", query=query), type=_Names)
     here = [each.metadata for each in found.items or () if each.metadata.deletion_timestamp is None]
     return {each.name: each.labels or {} for each in sorted(here, key=lambda each: each.name)}

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from webhook import log
-from webhook.admission import review
+from webhook.admission import Reason, review
 from webhook.cluster import healing, report
 from webhook.cluster.api import Api, ApiError
 from webhook.cluster.census import Found
@@ -90,7 +90,7 @@ class Healer:
             try:
                 self._namespace(namespace, pods, notebook, now)
             except ApiError as error:
-                if not _lacks_right(error):
+                if not error.lacks_right:
                     raise
                 self._tried[namespace] = now
                 self._unbound(namespace, pods, error)
@@ -164,13 +164,13 @@ class Healer:
         try:
             answer = self._api.request("POST", path, query={"dryRun": "All"}, body=msgspec.json.encode(made))
         except ApiError as error:
-            if error.status == 0 or _lacks_right(error):
+            if error.status == 0 or error.lacks_right:
                 raise
             # A quota, Pod Security, somebody else's webhook.
             return f"a pod like it would be refused now (tried by a server-side dry run): {error}"
         parsed = review.parse_pod(answer)
         judged = judge(parsed, self._settings.profile(pod.namespace)) if parsed is not None else None
-        if judged is not None and judged.state is State.INJECTED:
+        if judged is not None and (judged.state, judged.reason) in _AS_CONFIGURED:
             return None
         elsewhere = "" if self._own == SERVICE else f" --webhook-namespace {self._own}"
         look = f"plane-webhook doctor -n {pod.namespace}{elsewhere}"
@@ -189,7 +189,7 @@ class Healer:
         except ApiError as error:
             if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                 return  # somebody else was faster
-            if error.status == 0 or _lacks_right(error):
+            if error.status == 0 or error.lacks_right:
                 raise
             # 429: its budget. 500: it has two.
             self._exporter.evictions.labels(pod.namespace, "refused").inc()
@@ -217,15 +217,12 @@ class Healer:
             report.say(self._api, pod, "NotHealed", f"Pod {pod.name} {what}")
 
 
+# How a pod comes out that is right: also not injected, where its workload is no longer asked for.
+_AS_CONFIGURED = {(State.INJECTED, Reason.ALREADY_INJECTED), (State.OUT, Reason.NOT_ASKED)}
 _EVICTED = {
     State.MISSED: "is evicted, for it is not injected; the one in its place will be",
     State.OUTDATED: "is evicted, for it is injected with other settings; the one in its place has those of now",
 }
-
-
-def _lacks_right(error: ApiError) -> bool:
-    """Whether it is a right that is missing: a quota and Pod Security refuse a pod by the same status."""
-    return error.status == HTTPStatus.FORBIDDEN and " cannot " in str(error)
 
 
 class Notebook:

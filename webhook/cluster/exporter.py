@@ -45,7 +45,8 @@ class Exporter:
         self._endpoints = self._seen("endpoints", "Replicas of the webhook that there are.")
         self._answering = self._seen("endpoints_answering", "Replicas that a TLS handshake came about with.")
         self._not_after = self._seen(
-            "certificate_not_after_timestamp_seconds", "When the first of the certificates that are served expires."
+            "certificate_not_after_timestamp_seconds",
+            "When the first of the certificates that are served expires; 0 where none is.",
         )
         self._shown: set[Gauge] = set()
         self.errors = Counter(
@@ -59,7 +60,7 @@ class Exporter:
         )
         self.evictions = Counter(
             "plane_webhook_operate_evictions",
-            "Pods that were evicted to be injected (made), and evictions that were refused, as by a budget.",
+            "Pods that were evicted to be made anew (made), and evictions that were refused, as by a budget.",
             ["plane_namespace", "outcome"],
             registry=self.registry,
         )

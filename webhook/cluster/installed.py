@@ -19,6 +19,7 @@ from webhook.settings import Settings, SettingsError, parse
 OPERATE = "plane-webhook-operate"  # its Deployment, its Lease, and the manager of the fields that it sets
 REGISTRATION = f"/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{NAME}"
 WEBHOOK = f"inject.pods.{NAME}"
+_FILE = "configuration.yaml"  # as the Deployment's --config names it
 
 
 class Installed:
@@ -32,7 +33,7 @@ class Installed:
         if found is None:
             raise ApiError(
                 f"there is no Deployment {SERVICE} in the namespace {namespace}; name the right one "
-                "(--webhook-namespace), or install it"
+                f"(--webhook-namespace), or install it{_left(api, namespace)}"
             )
         self.deployment: dict[str, Any] = msgspec.json.decode(found)
         volumes = {each["name"]: each for each in self.deployment["spec"]["template"]["spec"].get("volumes") or ()}
@@ -51,10 +52,14 @@ class Installed:
             raise ApiError(
                 f"the ConfigMap {self.configuration}, which the Deployment {SERVICE} mounts, is not in {self.namespace}"
             )
+        where = f"configmap/{self.configuration} in {self.namespace}"
+        text = (msgspec.json.decode(raw).get("data") or {}).get(_FILE)
+        if text is None:
+            raise ApiError(f"{where}: it has no {_FILE}, without which no replica starts")
         try:
-            return parse((msgspec.json.decode(raw).get("data") or {}).get("configuration.yaml", ""))
+            return parse(text)
         except SettingsError as error:
-            raise ApiError(f"configmap/{self.configuration} in {self.namespace}: {error}") from error
+            raise ApiError(f"{where}: {error}") from error
 
 
 class Secret:
@@ -140,6 +145,12 @@ class Registration:
             return None
         return _decoded(self.webhook.get("clientConfig", {}).get("caBundle") or "")
 
+    def elsewhere(self, namespace: str) -> str:
+        """The Service that it leads to, if that is not the webhook's in this namespace: another installation's."""
+        service = (self.webhook or {}).get("clientConfig", {}).get("service")  # None where it has a URL
+        leads = f"{service['namespace']}/{service['name']}" if service else ""
+        return "" if leads == f"{namespace}/{SERVICE}" else leads
+
     def lacks(self, condition: str) -> bool:
         """Whether the condition is ours to set, for the applied registration leaves it out, and isn't this one.
 
@@ -164,6 +175,20 @@ class Registration:
             "webhooks": [webhook],
         }
         self._api.apply(REGISTRATION, manifest, manager=OPERATE)
+
+
+def _left(api: Api, namespace: str) -> str:
+    """What a registration that is there all the same says or does. Raises ApiError."""
+    registration = Registration(api)
+    if registration.webhook is None:
+        return ""
+    if elsewhere := registration.elsewhere(namespace):
+        return f". The MutatingWebhookConfiguration {NAME} leads to the Service {elsewhere}"
+    return (
+        f". The MutatingWebhookConfiguration {NAME} is there and leads to it: no pod of Plane's is injected, and under "
+        f"failurePolicy Fail none is created. If it is not to be installed again: kubectl delete "
+        f"mutatingwebhookconfiguration {NAME}"
+    )
 
 
 def _decoded(text: str) -> bytes:

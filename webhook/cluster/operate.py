@@ -197,9 +197,18 @@ class Operator:
         if registration.webhook is None:
             self._say(
                 "error",
-                "the MutatingWebhookConfiguration plane-webhook is missing, so no pod is injected: apply "
-                "the manifests, or install the chart, again",
+                "the MutatingWebhookConfiguration plane-webhook is missing, or has not our webhook, so no pod is "
+                "injected: apply the manifests, or install the chart, again",
             )
+        elif elsewhere := registration.elsewhere(self._options.namespace):
+            # Two that fill it in would take away each other's authority, for ever.
+            self._say(
+                "error",
+                f"the MutatingWebhookConfiguration plane-webhook leads to the Service {elsewhere}, so nobody asks this "
+                "installation, which leaves certificate and registration alone: uninstall one of the two, and apply "
+                "what stays again",
+            )
+            return False
         elif secret is not None and registration.lacks(self._condition):
             registration.set(registration.bundle or b"", self._condition)
             log.line("info", "registration: the condition is set as the configuration has it")

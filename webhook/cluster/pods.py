@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from webhook.admission import Reason, Risk, decide
 from webhook.admission.command import command_line
 from webhook.admission.guard import Told, told
@@ -23,7 +25,7 @@ class State(StrEnum):
 
     INJECTED = "injected"
     MISSED = "missed"  # it would be injected if it were created now, and it isn't
-    OUTDATED = "outdated"  # injected with other settings than hold now
+    OUTDATED = "outdated"  # injected with other settings than hold now, or no longer asked for
     NOT_IN_EFFECT = "not-in-effect"  # injected, and a container's log says that it does not work; never judged here
     UNCOVERED = "uncovered"  # Plane's, and can't be injected; the reason says why
     OUT = "out"  # nothing is to be done: not Plane's, no publisher, not asked for, or opted out
@@ -57,7 +59,8 @@ class Judged:
         if self.state is State.MISSED:
             return (
                 "would be injected if it were created now, and it is not: its tasks can be lost. It was created before "
-                "its namespace was opted in, or while nothing answered the API server. Create it anew"
+                "its namespace was opted in or the configuration asked for it, or while nothing answered the API "
+                "server. Create it anew"
             )
         if self.state is State.OUTDATED:
             return "is injected with other settings than the configuration has now. Create it anew"
@@ -79,11 +82,13 @@ _UNCOVERED = {
 
 def judge(pod: Pod, profile: Profile) -> Judged:
     """How `pod`, as the API server stores it, stands under the settings of its namespace."""
-    decision = decide(pod, profile)
-    reason = decision.reason
     spec = pod.spec
     containers = [*((spec and spec.containers) or ()), *((spec and spec.init_containers) or ())]
     guarded = [(each, settings) for each in containers if (settings := told(each)) is not None]
+    decision = decide(pod, profile)
+    if decision.reason is Reason.OPTED_OUT and guarded:  # of what is injected already the label changes nothing
+        decision = decide(_unlabelled(pod), profile)
+    reason = decision.reason
     said = [settings for _, settings in guarded]
     if reason is Reason.ALREADY_INJECTED:
         # Every container of ours got what it would get now.
@@ -92,6 +97,8 @@ def judge(pod: Pod, profile: Profile) -> Judged:
     elif reason is Reason.INJECTED:
         annotations = (pod.metadata.annotations if pod.metadata else None) or {}
         state = State.OUTDATED if PROVENANCE in annotations else State.MISSED
+    elif reason is Reason.NOT_ASKED and guarded:
+        state = State.OUTDATED
     else:
         state = State.UNCOVERED if reason in _UNCOVERED else State.OUT
     first = said[0] if said else Told()
@@ -108,13 +115,19 @@ def judge(pod: Pod, profile: Profile) -> Judged:
     )
 
 
+def _unlabelled(pod: Pod) -> Pod:
+    metadata = pod.metadata and msgspec.structs.replace(pod.metadata, labels=None)
+    return msgspec.structs.replace(pod, metadata=metadata)
+
+
 def _same(container: Container, said: Told, profile: Profile) -> bool:
     # What an earlier version did not know was as it is by default.
     defaults = Publish().model_dump(mode="json")
     publish = {**defaults, **(said.get("publish") or {})}
     target = Target.of("containers", 0, container, str(said.get("workload")), command_line(container))
     return (
-        {name: publish[name] for name in defaults} == profile.publish.model_dump(mode="json")
+        target.workload in profile.workloads
+        and {name: publish[name] for name in defaults} == profile.publish.model_dump(mode="json")
         and said.get("env") == variables(profile, limits=target.limits)
         and said.get("precedence") == profile.precedence
     )

@@ -20,7 +20,8 @@ CONDITION = "runs-plane"  # what our matchCondition is called: in the list that 
 # A decision takes well under a millisecond; five seconds pass only when nothing answers, and then for each pod.
 _TIMEOUT_SECONDS = 5
 _LAST_PORT = 65535
-_SERVICE = re.compile(r"([a-z0-9-]+)/([a-z0-9-]+)(?::([0-9]{1,5}))?")
+_LABEL = "([a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)"  # RFC 1123, as Kubernetes demands of both
+_SERVICE = re.compile(rf"{_LABEL}/{_LABEL}(?::([0-9]{{1,5}}))?")
 # The API server takes no user, query and fragment; whitespace is a slip.
 _NOT_IN_URL = frozenset("@?#" + string.whitespace)
 

@@ -18,6 +18,7 @@ from webhook.admission.review import Pod
 from webhook.admission.target import FOREIGN_IMAGES
 from webhook.manifest import Document, ManifestError, read
 from webhook.preview import mentions
+from webhook.preview.brought import Sources
 from webhook.preview.templates import Unjudged, Workload, workloads
 from webhook.settings import Settings
 
@@ -43,6 +44,7 @@ class Change:
     decision: Decision
     before: dict[str, Any]
     operations: list[injection.Operation]
+    notes: list[str]  # what the decision can't have: values of envFrom, a namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +77,18 @@ def preview(sources: Iterable[Source], settings: Settings, *, namespace: str = "
                 raise
             made.unjudged.append(Unjudged(source.name, "", str(error).removeprefix(f"{source.name}: ")))
             continue
-        for document in documents:
-            made.documents.append(document)
-            for found in workloads(document, speaks_of_plane):
-                if isinstance(found, Workload):
-                    _decide(made, found, settings, namespace)
-                else:
-                    made.unjudged.append(found)
+        made.documents.extend(documents)
+    brought = Sources(made.documents, namespace)
+    for document in made.documents:
+        for found in workloads(document, speaks_of_plane):
+            if isinstance(found, Workload):
+                _decide(made, found, settings, namespace, brought)
+            else:
+                made.unjudged.append(found)
     return made
 
 
-def _decide(made: Preview, workload: Workload, settings: Settings, namespace: str) -> None:
+def _decide(made: Preview, workload: Workload, settings: Settings, namespace: str, brought: Sources) -> None:
     before = copy.deepcopy(workload.template)
     namespace = workload.namespace or namespace
     try:
@@ -97,7 +100,12 @@ def _decide(made: Preview, workload: Workload, settings: Settings, namespace: st
         return
     decision = decide(pod, settings.profile(namespace))
     operations = injection.operations(decision.injection) if decision.injection else []
+    notes = list(brought.said(before, decision.injection, namespace)) if decision.injection else []
+    if decision.container and settings.namespaces and not namespace:
+        notes.append(
+            "no namespace is named (see --namespace): `namespaces` in the configuration was left out of account"
+        )
     patched = jsonpatch.apply_patch(before, operations)
     workload.template.clear()
     workload.template.update(patched)
-    made.changes.append(Change(workload, namespace, decision, before, operations))
+    made.changes.append(Change(workload, namespace, decision, before, operations, notes))

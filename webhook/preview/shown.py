@@ -14,7 +14,7 @@ from typing import Any
 from webhook.admission import Reason, injection
 from webhook.manifest import dump
 from webhook.preview import Change, Preview
-from webhook.settings import Publish
+from webhook.settings import Profile
 
 # ANSI's own names for them: a terminal shows its user's shades.
 _RED, _GREEN, _YELLOW, _CYAN, _BOLD = "31", "32", "33", "36", "1"
@@ -30,7 +30,7 @@ def diff(preview: Preview, *, colour: bool = False) -> str:
     return "\n".join(
         [
             *(_diff(change, colour=colour) for change in changed),
-            *(_painted(_headline(change), _shade(change.decision.reason), colour=colour) for change in same),
+            *(_same(change, colour=colour) for change in same),
             *_conclusion(preview, colour=colour),
             *dict.fromkeys(_worst_case(change) for change in changed),
         ]
@@ -51,7 +51,8 @@ def summary(preview: Preview, *, colour: bool = False) -> str:
     decisions = [change.decision for change in preview.changes]
     codes = dict.fromkeys([*(each.reason for each in decisions), *(risk for each in decisions for risk in each.risks)])
     meanings = [f"{code}: {code.sentence}" for code in codes]
-    return "\n".join([*table, *meanings, *_conclusion(preview, colour=colour)])
+    notes = [printable(f"{change.workload}: {note}") for change in preview.changes for note in change.notes]
+    return "\n".join([*table, *meanings, *notes, *_conclusion(preview, colour=colour)])
 
 
 def yaml(preview: Preview, *, colour: bool = False) -> str:  # noqa: ARG001 - one shape for all four
@@ -80,6 +81,7 @@ def _row(change: Change) -> dict[str, Any]:
         "reason": change.decision.reason,
         "meaning": change.decision.reason.sentence,
         "risks": list(change.decision.risks),
+        "notes": change.notes,
         "patch": change.operations,
     }
 
@@ -110,12 +112,15 @@ def _headline(change: Change) -> str:
 
 
 def _worst_case(change: Change) -> str:
-    publish = change.decision.injection.profile.publish if change.decision.injection else Publish()
+    profile = change.decision.injection.profile if change.decision.injection else Profile()
+    publish = profile.publish
     if not publish.confirm:
         return "Tasks are published without confirmation, as Plane itself does: what the broker doesn't get is lost."
     takes = f"takes at most {publish.worst_case:g} s"
     if publish.spool == "none":
         return f"Publishing a task {takes} and is an error then, for there is no spool."
+    if not profile.env.celery_task_publish_retry:
+        return f"Publishing a task {takes} and is an error then, for celery_task_publish_retry is false: none is kept."
     return (
         f"A task that the broker does not confirm within {publish.patience:g} s is kept in Plane's Redis and delivered "
         f"later. Where it can't be kept: publishing a task {takes} (one more where Redis doesn't answer) and is an "
@@ -128,8 +133,14 @@ def _diff(change: Change, *, colour: bool) -> str:
     lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2)
     body = list(lines)[2:]  # its own file names say nothing here
     risks = [f"! {risk.sentence} ({risk})" for risk in change.decision.risks]
-    painted = (_painted(line, _LINES.get(line[:1], ""), colour=colour) for line in (*risks, *body))
+    notes = [f"! {note}" for note in change.notes]
+    painted = (_painted(line, _LINES.get(line[:1], ""), colour=colour) for line in (*risks, *notes, *body))
     return "\n".join([_painted(_headline(change), _BOLD, colour=colour), *painted, ""])
+
+
+def _same(change: Change, *, colour: bool) -> str:
+    headline = _painted(_headline(change), _shade(change.decision.reason), colour=colour)
+    return "\n".join([headline, *(_painted(f"! {note}", _YELLOW, colour=colour) for note in change.notes)])
 
 
 def _shade(reason: Reason) -> str:

@@ -90,7 +90,11 @@ class Metrics:
         self.reviews = Reviews()
         self.registry.register(self.reviews)
         self.malformed = cache(
-            self._counter("malformed", "Requests that were no review, by the answer's HTTP status.", ["status"]).labels
+            self._counter(
+                "malformed",
+                "Requests to /mutate that were refused (no review, too large, too many), by the answer's HTTP status.",
+                ["status"],
+            ).labels
         )
         self.requests_in_flight = self._gauge(
             "requests_in_flight", "Requests to /mutate that are being read or answered."

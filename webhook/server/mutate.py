@@ -85,11 +85,14 @@ class Mutate:
         except Exception as bug:  # noqa: BLE001 - a bug of ours must not become the pod's
             # Without the exception's own text, which may quote the pod.
             frames = "".join(traceback.format_tb(bug.__traceback__))
-            log.line("error", Reason.INTERNAL_ERROR.sentence, exception=type(bug).__name__, traceback=frames)
+            said = {"exception": type(bug).__name__, "traceback": frames}
         try:
-            return _let_through(review.envelope(body))
+            through = _let_through(review.envelope(body))
         except Exception as error:  # the bug may be in the parser
+            log.line("error", "a bug in plane-webhook: the review was refused", **said)
             raise Refused(400, "the review can't be read far enough to find its uid") from error
+        log.line("error", Reason.INTERNAL_ERROR.sentence, **said)
+        return through
 
     def report(self, answer: Answer, received: int, seconds: float) -> None:
         """Count and log an answer that was sent, to a request with `received` bytes."""

@@ -16,10 +16,11 @@ from pathlib import Path
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 PATIENCE = 15  # seconds: a registration acts a moment after it is applied
 NOT_INJECTED = """\
-not injected: the API server would make the pod as it came. One of these is so:
+not injected: the API server would make the pod as it came. Mostly one of these is so:
 - no replica is ready: kubectl -n {own} get pods -l app.kubernetes.io/name=plane-webhook
 - the API server can't reach the port of the webhook's pods: apiserver_admission_webhook_fail_open_count counts that
-- the registration's caBundle has not signed the Secret's tls.crt: the API server's log and the webhook's say so"""
+- the registration's caBundle has not signed the Secret's tls.crt: the API server's log and the webhook's say so
+If none of them is, `plane-webhook doctor` knows more."""
 
 
 def rehearsed(namespace: str, entrypoint: str) -> dict:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from webhook.admission import INJECT
 from webhook.cluster.api import Api
 from webhook.cluster.census import namespaces
 from webhook.cluster.doctor import creation, installation, pods
@@ -17,6 +18,9 @@ from webhook.cluster.installed import Installed
 from webhook.cluster.registration import left_out
 
 __all__ = ["NOTES", "PROBLEMS", "Finding", "Report", "Row", "as_json", "examine", "shown"]
+
+# Whoever sets one of these means to be asked about, and isn't.
+_OTHER_VALUES = f"{INJECT},{INJECT} notin (enabled,disabled,false)"
 
 
 def examine(api: Api, own: str, namespace: str | None, *, execute: bool = False) -> Report:
@@ -29,8 +33,11 @@ def examine(api: Api, own: str, namespace: str | None, *, execute: bool = False)
     found = list(installation.findings(api, installed, settings))
     rows: list[Row] = []
     opted_in = namespaces(api)
-    if namespace is None and not opted_in:
-        found.append(pods.not_opted_in(api, None))
+    if namespace is None:
+        meant = namespaces(api, _OTHER_VALUES)
+        found += (pods.not_opted_in(api, name) for name in meant)
+        if not opted_in and not meant:
+            found.append(pods.not_opted_in(api, None))
     for name in opted_in if namespace is None else [namespace]:
         found += refused(api, name, partial(of_plane, settings.profile(name).images))
         asked = name in opted_in and name not in left_out(own)

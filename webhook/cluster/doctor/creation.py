@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from webhook.admission import Reason, review
+from webhook.admission import INJECT, Reason, decide, review
 from webhook.admission.injection import PROVENANCE
 from webhook.admission.target import WORKLOADS
 from webhook.cluster.api import Api, ApiError
@@ -19,8 +19,9 @@ from webhook.cluster.endpoints import SERVICE
 from webhook.cluster.installed import WEBHOOK, Installed
 from webhook.cluster.pods import State, judge
 from webhook.cluster.registration import NAME
-from webhook.settings import Settings
+from webhook.settings import Profile, Settings
 
+_NAME = "plane-webhook-doctor"
 _SECURITY = {
     "allowPrivilegeEscalation": False,
     "capabilities": {"drop": ["ALL"]},
@@ -38,6 +39,7 @@ _ENTRYPOINTS = {each: each for each in WORKLOADS} | {"consumer": "webhook-consum
 # How an API server says that its own connection to a pod did not come about.
 _UNREACHED = "error trying to reach service"
 _LOST = "tasks of pods that are created now can be lost"
+_REFUSED = "pods of Plane's are refused now"  # under `Fail`
 
 
 def findings(api: Api, installed: Installed, namespace: str, settings: Settings, *, clear: bool) -> Iterator[Finding]:
@@ -47,22 +49,27 @@ def findings(api: Api, installed: Installed, namespace: str, settings: Settings,
     """
     where = f"namespace/{namespace}"
     profile = settings.profile(namespace)
-    workload = _tried(profile.workloads)
-    body = json.dumps(_pod(workload)).encode()
-    try:
-        made = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", query={"dryRun": "All"}, body=body)
-    except ApiError as error:
-        if WEBHOOK not in str(error):
-            raise
-        yield _not_called(installed, where, workload, f": {harmless(str(error))}", clear=clear)
-        yield from _blocked(api, installed)
+    for workload, tried in _tried(api, namespace, profile):
+        try:
+            made = _rehearsed(api, namespace, tried)
+            break
+        except ApiError as error:
+            if WEBHOOK in str(error):
+                yield _not_called(installed, where, workload, f": {harmless(str(error))}", clear=clear, causes=_REFUSED)
+                yield from _blocked(api, installed, _REFUSED)
+                return
+            if not error.refuses:
+                raise
+            refusal = _refused(api, namespace, workload, tried, error)
+    else:
+        yield refusal
         return
     pod = review.parse_pod(made)
     judged = judge(pod, profile) if pod is not None else None
     annotations = msgspec.json.decode(made)["metadata"].get("annotations") or {}
     if PROVENANCE not in annotations:
-        yield _not_called(installed, where, workload, "", clear=clear)
-        yield from _blocked(api, installed)
+        yield _not_called(installed, where, workload, "", clear=clear, causes=_LOST)
+        yield from _blocked(api, installed, f"{_LOST}; each is created up to five seconds late")
     elif judged is None or judged.reason is not Reason.ALREADY_INJECTED:
         yield _undone(api, namespace, workload)
     elif judged.state is State.OUTDATED:
@@ -70,39 +77,81 @@ def findings(api: Api, installed: Installed, namespace: str, settings: Settings,
             "old-settings-served",
             where,
             f"a pod that is created there now gets other settings than configmap/{installed.configuration} has",
-            "what the configuration says is in effect nowhere, not in new pods either",
+            "what the configuration says is not in effect there, and in no pod that such a replica makes",
             f"kubectl -n {shlex.quote(installed.namespace)} rollout restart deployment/{SERVICE}   # its replicas "
             "read the configuration when they start",
         )
 
 
-def _tried(asked: Sequence[str]) -> str:
-    """The workload to try: one that is to be injected, for the webhook leaves others alone."""
-    return next(each for each in WORKLOADS if each in asked)
+def _tried(api: Api, namespace: str, profile: Profile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Pods to try, each with its workload: ours, and Plane's own, which keep to more of what is asked of pods there.
 
-
-def _pod(workload: str) -> dict[str, Any]:
+    All are to be injected, for the webhook leaves others alone. Raises ApiError.
+    """
+    workload = next(each for each in WORKLOADS if each in profile.workloads)
     command = [f"./bin/docker-entrypoint-{_ENTRYPOINTS[workload]}.sh"]
-    return {
-        "metadata": {"name": "plane-webhook-doctor"},
-        "spec": {"containers": [{**_CONTAINER, "command": command}]},
-    }
+    yield workload, {"spec": {"containers": [{**_CONTAINER, "command": command}]}}
+    found = msgspec.json.decode(api.request("GET", f"/apis/apps/v1/namespaces/{namespace}/deployments"))
+    for each in found["items"]:
+        template = each["spec"]["template"]
+        pod = review.parse_pod(msgspec.json.encode(template))
+        decision = decide(pod, profile) if pod is not None else None
+        if decision is not None and decision.reason is Reason.INJECTED:
+            yield decision.workload, template
+            return
 
 
-def _not_called(installed: Installed, where: str, workload: str, said: str, *, clear: bool) -> Finding:
+def _rehearsed(api: Api, namespace: str, pod: Mapping[str, Any], **labels: str) -> bytes:
+    """The pod as it would be made now. Raises ApiError."""
+    metadata = {key: value for key, value in (pod.get("metadata") or {}).items() if key in ("labels", "annotations")}
+    metadata |= {"name": _NAME, "labels": {**(metadata.get("labels") or {}), **labels}}
+    body = msgspec.json.encode({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod["spec"]})
+    return api.request("POST", f"/api/v1/namespaces/{namespace}/pods", query={"dryRun": "All"}, body=body)
+
+
+def _refused(api: Api, namespace: str, workload: str, pod: Mapping[str, Any], error: ApiError) -> Finding:
+    """That somebody refuses the pod, and whether it is for what we put into it. Raises ApiError."""
+    what = f"a pod of Plane's ({workload}) that is created there now is refused"
+    said = f"(tried by a server-side dry run): {harmless(str(error))}"
+    kubectl, where = f"kubectl -n {shlex.quote(namespace)}", f"namespace/{namespace}"
+    try:
+        _rehearsed(api, namespace, pod, **{INJECT: "disabled"})
+    except ApiError as without:
+        if not without.refuses:
+            raise
+        return Finding(
+            "pods-refused",
+            where,
+            f"{what}, also without the injection {said}",
+            "it can't be told whether it would be injected; where Plane's own are refused too, there are fewer of them "
+            "than there should be",
+            f"{kubectl} get resourcequotas,limitranges   # who refuses it is named in the message",
+        )
+    return Finding(
+        "pods-refused",
+        where,
+        f"{what}, and taken without the injection {said}",
+        "Plane's pods can't be created there",
+        f"kubectl label namespace {shlex.quote(namespace)} {INJECT}-   # then they are created without the injection; "
+        "for both, let what refuses it, which the message names, take injected pods",
+    )
+
+
+def _not_called(installed: Installed, where: str, workload: str, said: str, *, clear: bool, causes: str) -> Finding:
+    containers = installed.deployment["spec"]["template"]["spec"].get("containers") or ()
     return Finding(
         "not-called",
         where,
         f"a pod of Plane's ({workload}) that is created there now would not be injected (tried by a server-side dry "
         f"run){said}",
-        _LOST + ("" if clear else ". What is found above may be why"),
+        causes + ("" if clear else ". What is found above may be why"),
         f"kubectl get --raw /metrics | grep 'admission_webhook_.*_count.*{WEBHOOK}'   # counts calls that failed: can "
-        f"the API server reach port 8443 of the pods in {installed.namespace}, and does it trust them? Its own log "
-        "says why a call failed",
+        f"the API server reach port {_port(containers) or 8443} of the pods in {installed.namespace}, and does it "
+        "trust them? Its own log says why a call failed",
     )
 
 
-def _blocked(api: Api, installed: Installed) -> Iterator[Finding]:
+def _blocked(api: Api, installed: Installed, causes: str) -> Iterator[Finding]:
     """Whether the API server, as it stands in the network, reaches the webhook's pods; nothing where we may not ask."""
     own = installed.namespace
     query = {
@@ -113,9 +162,7 @@ def _blocked(api: Api, installed: Installed) -> Iterator[Finding]:
     found = msgspec.json.decode(api.request("GET", f"/api/v1/namespaces/{own}/pods", query=query))
     for pod in found["items"]:
         name = pod["metadata"]["name"]
-        # Whatever a mesh puts beside it comes first or last.
-        ports = (each for container in pod["spec"]["containers"] for each in container.get("ports") or ())
-        port = next((each["containerPort"] for each in ports if each.get("name") == "https"), None)
+        port = _port(pod["spec"]["containers"])
         if port is None:
             continue
         try:
@@ -127,10 +174,16 @@ def _blocked(api: Api, installed: Installed) -> Iterator[Finding]:
                 "port-blocked",
                 f"{own}/pod/{name}",
                 f"the API server can't reach port {port} of it: {harmless(str(error))}",
-                _LOST + "; each of them is created five seconds late",
+                causes,
                 f"echo {shlex.quote(json.dumps(_policy(own)))} | kubectl apply -f -   # where no NetworkPolicy keeps "
                 f"it out: a firewall's rule from the control plane to the nodes, port {port}, or hostNetwork (README)",
             )
+
+
+def _port(containers: Sequence[Mapping[str, Any]]) -> int | None:
+    """Where the webhook listens: whatever a mesh puts beside it comes first or last."""
+    ports = (each for container in containers for each in container.get("ports") or ())
+    return next((each["containerPort"] for each in ports if each.get("name") == "https"), None)
 
 
 def _policy(own: str) -> dict[str, Any]:

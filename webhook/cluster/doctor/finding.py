@@ -18,7 +18,8 @@ PROBLEMS: dict[str, str] = {
     "webhook-scaled-to-zero": "replicas of the webhook are wanted",
     "no-endpoint": "one of them is ready",
     "certificate": "the Secret's files belong together, are for the Service, and hold for 29 days more",
-    "pods-refused": "pods of Plane's Deployments and ours are taken: Pod Security, a quota, a webhook may refuse them",
+    "pods-refused": "pods of Plane's Deployments and ours are taken, and so is the one that is tried: Pod Security, a "
+    "quota, a policy may refuse them",
     "not-opted-in": "the namespace carries the label",
     "left-out": "it is neither the webhook's own nor `kube-system`, which the registration leaves out",
     "not-called": "a pod of Plane's that the API server makes by a server-side dry run comes out injected",

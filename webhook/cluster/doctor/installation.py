@@ -41,9 +41,11 @@ def findings(api: Api, installed: Installed, settings: Settings) -> Iterator[Fin
     if files is not None and not files.get("ca.crt") and not _makes(operator):
         files = {**files, "ca.crt": registration.bundle or b""}  # it need not have one: who made it knows who signed it
     yield from _registration(installed, registration, settings, _applied(installed, operator), does)
-    yield from _trust(installed, registration, files, made)
+    now = datetime.now(UTC)
+    problem = amiss(files, host=_host(installed), now=now)
+    yield from _trust(installed, registration, None if problem else files, now, made)
     yield from _replicas(api, installed)
-    yield from _certificate(installed, files, made)
+    yield from _certificate(installed, files, problem, now, made)
     yield from refused(api, own, lambda each: each["metadata"]["name"] in (SERVICE, OPERATE))
 
 
@@ -112,15 +114,31 @@ def _registration(
     foreign = [each for each in conditions if each["name"] != CONDITION]
     wanted["matchConditions"] = conditions if ours in conditions else [*foreign, ours]
     other = [field for field in _FIELDS if webhook.get(field) != wanted[field]]
-    if other:
+    elsewhere = registration.elsewhere(installed.namespace)
+    if elsewhere:
+        values = {f"clientConfig/service/{each}": client_config["service"][each] for each in ("namespace", "name")}
+        values |= {each: wanted[each] for each in other}
+        ops = [{"op": "add", "path": f"{path}/{each}", "value": value} for each, value in values.items()]
+        yield Finding(
+            "registration-differs",
+            _WHERE,
+            f"it leads to the Service {harmless(elsewhere)}, and not to {installed.namespace}/{SERVICE}",
+            "the API server asks another installation, and not this one",
+            f"kubectl patch {_WHERE} --type=json -p {shlex.quote(json.dumps(ops))}   # if it is this one that is to "
+            "stay: and uninstall the other",
+        )
+    elif other:
         # `operate` sets the condition where there is none, and keeps it right only if nobody else has set it.
         left = "" if does is None or len(foreign) < len(conditions) else "matchConditions"
         ops = [{"op": "add", "path": f"{path}/{each}", "value": wanted[each]} for each in other if each != left]
+        again = "the API server does not ask again about a pod that another webhook has changed"
         yield Finding(
             "registration-differs",
             _WHERE,
             f"{', '.join(other)} not as the configuration has it",
-            "the API server asks about other pods than those that are to be injected",
+            again
+            if other == ["reinvocationPolicy"]
+            else "the API server asks about other pods than those that are to be injected",
             f"kubectl patch {_WHERE} --type=json -p {shlex.quote(json.dumps(ops))}" if ops else does or "",
         )
     for at, each in enumerate(conditions):
@@ -136,16 +154,17 @@ def _registration(
             )
 
 
-def _trust(installed: Installed, registration: Registration, files: Files | None, made: str) -> Iterator[Finding]:
-    """`made` is the command that has the Secret made: as long as it won't do, there is nothing to copy."""
-    if registration.webhook is None:
+def _trust(
+    installed: Installed, registration: Registration, good: Files | None, now: datetime, made: str
+) -> Iterator[Finding]:
+    """`good`: the Secret's files where they would do; else there is nothing to copy, and `made` has them made."""
+    if registration.webhook is None or registration.elsewhere(installed.namespace):
         return
     bundle = registration.bundle
     wrong = "it has no caBundle"
-    good = files is not None and amiss(files, host=_host(installed), now=datetime.now(UTC)) is None
-    if bundle and files and good:
+    if bundle and good:
         try:
-            certs.check(files["tls.crt"], files["tls.key"], bundle, now=datetime.now(UTC))
+            certs.check(good["tls.crt"], good["tls.key"], bundle, now=now)
         except certs.CertificateError:
             wrong = f"its caBundle lacks the authority that signed the certificate in secret/{installed.secret}"
         else:
@@ -209,10 +228,12 @@ def _waiting(api: Api, own: str, deployment: str) -> Iterator[str]:
             yield f"{pod['metadata']['name']}: {harmless(said_so)}"
 
 
-def _certificate(installed: Installed, files: Files | None, made: str) -> Iterator[Finding]:
-    own, now = installed.namespace, datetime.now(UTC)
-    problem = amiss(files, host=_host(installed), now=now)
+def _certificate(
+    installed: Installed, files: Files | None, problem: str | None, now: datetime, made: str
+) -> Iterator[Finding]:
+    causes = "replicas that start now can't serve, or aren't trusted; "
     if problem is None and files is not None:
+        causes = ""
         ends = certs.check(files["tls.crt"], files["tls.key"], None, now=now).not_after
         if ends - now < SOON:
             problem = f"the certificate ends on {ends:%Y-%m-%d %H:%M} UTC and was not renewed"
@@ -220,10 +241,10 @@ def _certificate(installed: Installed, files: Files | None, made: str) -> Iterat
         return
     yield Finding(
         "certificate",
-        f"{own}/secret/{installed.secret}",
+        f"{installed.namespace}/secret/{installed.secret}",
         problem,
-        "replicas that start now can't serve; when what is served ends, and the API server's open connections, pods of "
-        "Plane are created without the injection, or refused",
+        f"{causes}when what is served ends, and the API server's open connections, pods of Plane are created without "
+        "the injection, or refused",
         made,
     )
 

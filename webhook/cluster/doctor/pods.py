@@ -94,7 +94,8 @@ class Census:
             elif state is State.OUTDATED:
                 wrong = f"injected with other settings: {names}"
                 why = "what the configuration says now is not in effect there"
-                yield Finding("other-settings", where, wrong, why, self._restart(group))
+                copied = "if it stays so, its template was copied from an injected pod: give it Plane's own again"
+                yield Finding("other-settings", where, wrong, why, f"{self._restart(group)}   # {copied}")
             elif state is State.NOT_IN_EFFECT:
                 wrong = f"container {judged.container} says in its log that it is NOT IN EFFECT: {names}"
                 why = "what was asked for is not, or not all, in effect there: tasks can be lost"
@@ -126,8 +127,16 @@ class Census:
                     )
 
     def _restart(self, group: list[Found]) -> str:
-        delete = f"{self._kubectl} delete pod {shlex.join(each.name for each in group)}   # and make it again"
-        return group[0].restart or delete
+        owner = group[0].owner
+        if (owner.api_version, owner.kind) == ("batch/v1", "Job"):  # to delete its pod may end it as failed
+            return f"{self._kubectl} get {shlex.quote(owner.shown)}   # let it end: those that run later come out right"
+        if group[0].restart:
+            return group[0].restart
+        first, *others = (each.name for each in group)
+        again = "what made it makes another" if group[0].controller else "and make it again"
+        if others:  # all at once would leave nobody to answer
+            again += f"; when that one is ready, the next: {shlex.join(others)}"
+        return f"{self._kubectl} delete pod {shlex.quote(first)}   # {again}"
 
     def _injected(self, found: Found, *, running: bool = False) -> Iterator[tuple[dict[str, Any], Told]]:
         """Each container with our guard, as the API server stores it, and what the guard was told. Raises ApiError.
@@ -141,9 +150,11 @@ class Census:
         whole = msgspec.json.decode(raw)
         if running and (whole.get("status") or {}).get("phase") != "Running":
             return
-        for container, seen in zip(whole["spec"]["containers"], pod.spec.containers or (), strict=True):
+        spec, parsed = whole["spec"], [*(pod.spec.containers or ()), *(pod.spec.init_containers or ())]
+        for container, seen in zip([*spec["containers"], *(spec.get("initContainers") or ())], parsed, strict=True):
             said = told(seen)
-            if said is not None:
+            # An init container is over when the pod runs, unless it is a sidecar.
+            if said is not None and (seen in (pod.spec.containers or ()) or seen.restart_policy == "Always"):
                 yield container, said
 
     def _chart(self, where: str, found: Found) -> Iterator[Finding]:

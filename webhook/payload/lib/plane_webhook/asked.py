@@ -68,7 +68,7 @@ def read(environ, wanted):
         elif text.isdecimal() and text.isascii() and len(text) < 10:
             values[name] = int(text)
         else:
-            problems.append(name + " is not a whole number of 0 or more")
+            problems.append(name + " is not a whole number of 0 to 999999999")
     if any(name in wanted and name not in values for name in LIMITS):  # one alone would mean something else
         for name in LIMITS:
             values.pop(name, None)

@@ -21,7 +21,8 @@ HUNG = 60.0  # seconds, at most, in which nothing more is sent to a queue that h
 # Times that a connection may be lost with one message before that goes last, or for it before it is set aside.
 STRIKES = 3
 SUSPECTS = 1000  # messages of which it is known how often that was
-# Things that Redis has to hear, with which no more is kept: each that it doesn't answer adds one, of 200 kB maybe.
+# Things that Redis has to hear, with which no more is kept: each that it may have done and did not answer adds one, of
+# 200 kB maybe.
 DEBTS = 100
 
 

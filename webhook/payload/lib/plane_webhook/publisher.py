@@ -96,6 +96,7 @@ class Publisher:
         self.leaving = False  # nothing more of the spool is sent, for the process ends
         self.retries = True  # whether the last task that was published may be tried again
         self.puts = 0  # what this process has put there
+        self.unkept = None  # when the trouble began in which it was said that a task can't be kept
         self.thread = None
         self.ears, self.mouth = os.pipe()
         os.set_blocking(self.ears, False)
@@ -234,7 +235,15 @@ class Publisher:
             if answer is not True:
                 raise answer
         elif not kept and not self._confirmed_after_all(job):
+            self._say_unkept(why_not)
             raise self._error(why_not, unsure or job.written)
+
+    def _say_unkept(self, why_not):
+        """Once in a trouble: that tasks are kept was said when it began."""
+        with self.lock:
+            news, self.unkept = self.unkept != self.state.since, self.state.since
+        if news:
+            say("a task can't be kept, and is an error: %s" % why_not)
 
     def _undo(self, error):
         """Have what Redis may have kept taken out again, for whoever published it is told that it was not."""

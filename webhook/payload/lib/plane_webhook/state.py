@@ -16,7 +16,7 @@ HEALTHY, TROUBLED, DRAINING = "healthy", "troubled", "draining"
 class State:
     def __init__(self):
         self.name, self.since, self.cause, self.lasting, self.kept = HEALTHY, None, "", False, 0
-        self.drains = None
+        self.drains = self.told = None  # `told`: whether it was lasting, as of the last news
 
     @property
     def healthy(self):
@@ -24,10 +24,10 @@ class State:
 
     def trouble(self, now, cause, lasting=False):
         """The broker failed. `lasting`: for a reason that time doesn't heal. True if that is news."""
-        news = self.name == HEALTHY or lasting > self.lasting
+        news = self.name == HEALTHY or lasting != self.told
         if self.name == HEALTHY:
             self.since, self.kept = now, 0
-        self.name, self.cause, self.lasting = TROUBLED, cause, lasting
+        self.name, self.cause, self.lasting, self.told = TROUBLED, cause, lasting, lasting
         return news
 
     def connected(self, now):
