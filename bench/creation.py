@@ -1,11 +1,11 @@
 """`python -m bench.creation`: what the creation of a pod costs with us, at the real API server.
 
 The same pod of Plane's enterprise API is posted again and again, as a dry run, where nothing is registered for it,
-where the registration's condition excludes it, where the webhook injects it, where a server gives the same answer
-without a look at it, and where a MutatingAdmissionPolicy in the API server makes the same of it; and, to compare, where
-a policy leaves the files to an image volume. Blocks of each come in an order drawn anew in each round, so that whatever
-else the machine does meets all of them. CPU is the API server's process's; the size is that of the stored object as
-JSON.
+where the registration's condition excludes it, and one that is just `false`, where the webhook injects it, where a
+server gives the same answer without a look at it, and where a MutatingAdmissionPolicy in the API server makes the same
+of it; and, to compare, where a policy leaves the files to an image volume. Blocks of each come in an order drawn anew
+in each round, so that whatever else the machine does meets all of them. CPU is the API server's process's; the size is
+that of the stored object as JSON.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 INJECT = {"plane-webhook/inject": "enabled"}
 POLICY = "plane-webhook-bench"
 FLOOR = "plane-webhook-floor"
+NEVER = "plane-webhook-never"
 # What an image volume would be, in place of the packed files: docs/explanation/delivery.md.
 IMAGE = {
     "name": "plane-webhook-files",
@@ -44,6 +45,7 @@ IMAGE = {
 WAYS: dict[str, tuple[str, Mapping[str, str]]] = {
     "plain": ("nothing is registered for it", {}),
     "excluded": ("the registration's condition excludes it", INJECT),
+    "never": ("a condition that looks at nothing excludes it", {NEVER: "enabled"}),
     "injected": ("injected by the webhook", INJECT),
     "floor": ("the same by a server that has this one answer", {FLOOR: "enabled"}),
     "policy": ("the same by a MutatingAdmissionPolicy", {POLICY: "enabled"}),
@@ -72,7 +74,9 @@ def main() -> int:
             for way, (_, labels) in WAYS.items():
                 plane.namespace(way, dict(labels))
             plane.kubectl("apply", "--server-side", "-f", "-", input=webhook.registration())
-            plane.apply(registered(webhook, url), *policy("enabled"), *policy("image", packed=False))
+            never = [{"name": "never", "expression": "false"}]
+            plane.apply(registered(webhook, url, FLOOR), registered(webhook, url, NEVER, matchConditions=never))
+            plane.apply(*policy("enabled"), *policy("image", packed=False))
             wait_for(lambda: ready(plane), 60, "the API server calls the webhook and the policy")
             found = measured(plane, given.rounds, given.posts)
     except LabError as error:
@@ -96,13 +100,13 @@ def floor(webhook: Webhook) -> Iterator[str]:
         process.kill()
 
 
-def registered(webhook: Webhook, url: str) -> dict[str, Any]:
-    """The webhook's registration, for this URL and namespaces of its own."""
-    (registration,) = (each for each in yaml.safe_load_all(webhook.registration()) if each)
-    registration["metadata"]["name"] = FLOOR
-    for each in registration["webhooks"]:
-        each["clientConfig"]["url"] = url
-        each["namespaceSelector"] = {"matchLabels": {FLOOR: "enabled"}}
+def registered(webhook: Webhook, url: str, name: str, **other: Any) -> dict[str, Any]:
+    """The webhook's registration under another name, for this URL and namespaces of its own, with `other` fields."""
+    registration: dict[str, Any] = yaml.safe_load(webhook.registration())
+    registration["metadata"]["name"] = name
+    (hook,) = registration["webhooks"]
+    hook["clientConfig"]["url"] = url
+    hook |= {"namespaceSelector": {"matchLabels": {name: "enabled"}}, **other}
     return registration
 
 
@@ -111,7 +115,7 @@ def body(way: str) -> dict[str, Any]:
     made = copy.deepcopy(pod.pod())
     del made["metadata"]["namespace"], made["metadata"]["ownerReferences"], made["spec"]["serviceAccountName"]
     del made["spec"]["volumes"], made["spec"]["containers"][0]["volumeMounts"], made["status"]
-    if way == "excluded":
+    if way in ("excluded", "never"):
         made["spec"]["containers"][0] |= {"command": ["sleep", "60"], "image": "registry.example/web:1"}
     return made
 

@@ -16,7 +16,7 @@ def test_the_short_form_runs() -> None:
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")][1:]
     stored = [int(row.split("|")[-2].replace(",", "")) for row in rows]
-    assert len(rows) == 6
-    assert stored[3:5] == pytest.approx([stored[2]] * 2, abs=20)
-    assert stored[2] > stored[0] + 20_000
-    assert stored[5] < stored[2] - 20_000
+    assert len(rows) == 7
+    assert stored[4:6] == pytest.approx([stored[3]] * 2, abs=20)
+    assert stored[3] > stored[0] + 20_000
+    assert stored[6] < stored[3] - 20_000
