@@ -204,7 +204,9 @@ def test_a_policy_that_takes_a_pod_only_without_the_injection_is_found_and_the_f
     named = {"name": "no-memory", "labels": {"lab": "policy"}}
     pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
     allowed = "!object.spec.?volumes.orValue([]).exists(v, v.?emptyDir.?medium.orValue('') == 'Memory')"
-    policy = {"matchConstraints": {"resourceRules": [pods]}, "validations": [{"expression": allowed}]}
+    # As many word it: that must not be taken for a right that doctor's user lacks.
+    refusal = {"expression": allowed, "reason": "Forbidden", "message": "a volume in memory cannot be used here"}
+    policy = {"matchConstraints": {"resourceRules": [pods]}, "validations": [refusal]}
     there = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": PLANE}}}
     binding = {"policyName": "no-memory", "validationActions": ["Deny"], "matchResources": there}
     kind = "ValidatingAdmissionPolicy"

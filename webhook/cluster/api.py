@@ -46,8 +46,8 @@ class ApiError(Exception):
 
     @property
     def lacks_right(self) -> bool:
-        """Whether it is a right that is missing: a quota and Pod Security refuse a pod by the same status."""
-        return self.status == HTTPStatus.FORBIDDEN and " cannot " in str(self)
+        """Whether it is a right that is missing: a quota, Pod Security and policies refuse a pod by the same status."""
+        return self.status == HTTPStatus.FORBIDDEN and ' is forbidden: User "' in str(self)
 
     @property
     def refuses(self) -> bool:
