@@ -204,8 +204,9 @@ def _operate(options: argparse.Namespace) -> int:
 
 def _kubeconfig() -> Path | None:
     """The one that kubectl would take, also in a pod; None where there is none."""
-    named, default = os.environ.get("KUBECONFIG"), Path("~/.kube/config").expanduser()
-    return Path(named) if named else default if default.exists() else None
+    # os.path's, for pathlib's raise where there is no home, or it may not be looked into.
+    named, default = os.environ.get("KUBECONFIG"), os.path.expanduser("~/.kube/config")  # noqa: PTH111
+    return Path(named) if named else Path(default) if os.path.exists(default) else None  # noqa: PTH110
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pwd
 import socket
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -181,6 +182,22 @@ def test_where_it_is_looked_for_when_nobody_names_one(
     monkeypatch.setenv("KUBECONFIG", "")
     assert main(["doctor"]) == 2
     assert "~/.kube/config: there is no such file. Name another with --kubeconfig or KUBECONFIG\n" in one_line(capfd)
+
+
+def test_so_it_is_where_the_user_has_no_home(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A uid that is in no passwd file, as containers run under."""
+
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    for named, said in (("", "~/.kube/config"), (str(tmp_path / "none"), str(tmp_path / "none"))):
+        monkeypatch.setenv("KUBECONFIG", named)
+        assert main(["doctor"]) == 2
+        assert f"{said}: there is no such file. " in one_line(capfd)
 
 
 def _kubeconfig(user: str) -> str:
