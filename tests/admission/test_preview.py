@@ -601,10 +601,13 @@ MISSING = "is not among these manifests: what it has of "
             [f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=7 of ConfigMap vars"],
             [f"GUNICORN_MAX_REQUESTS=7 of ConfigMap vars {WON.format(0)}"],
         ),
-        (  # what comes after the known one may have another
+        (  # what comes after the known one may have another: ours is in effect in neither case
             "{configMapRef: {name: vars}}, {secretRef: {name: away}, prefix: GUNICORN_}",
             [f"{LOST.format(0)} GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars"],
-            [f"Secret away {MISSING}GUNICORN_MAX_REQUESTS, GUNICORN_MAX_REQUESTS_JITTER {WOULD}"],
+            [
+                f"Secret away {MISSING}GUNICORN_MAX_REQUESTS, GUNICORN_MAX_REQUESTS_JITTER {WOULD}",
+                f"GUNICORN_MAX_REQUESTS=1200 of ConfigMap vars {WON.format(0)}",
+            ],
         ),
         (
             "{configMapRef: {name: away}, prefix: GUNICORN_}, {configMapRef: {name: vars}}",

@@ -44,7 +44,6 @@ class Sources:
             if len(data) != 1:  # missing, or of several releases
                 unknown = [each for each in left if each.startswith(prefix)] if chart_wins else []
                 if unknown:
-                    left = [each for each in left if each not in unknown]
                     why = "stands in these manifests more than once" if data else "is not among these manifests"
                     yield f"{of} {why}: what it has of {', '.join(unknown)} would win over the webhook's configuration"
                 continue
