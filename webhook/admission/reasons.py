@@ -63,10 +63,10 @@ SENTENCES: dict[_Code, str] = {
     Reason.POD_UNREADABLE: "the object in the review does not have the shape of a pod",
     Reason.NOT_A_POD_CREATION: "the review is not about the creation of a pod; the registration should send no other",
     Reason.INTERNAL_ERROR: "a bug in plane-webhook: the pod was let through unchanged; the log has the traceback",
-    Risk.UNCONFIRMED: "worker rotation is off, unless envFrom sets it under `precedence: chart`, and so are publisher "
-    "confirms: one stale connection then loses each task that goes over it until the kernel gives it up, minutes later "
-    "if ever; set publish.confirm: true, or env.gunicorn_max_requests above 0",
-    Risk.UNLIMITED: "worker rotation is off, unless envFrom sets it under `precedence: chart`, and the container has "
+    Risk.UNCONFIRMED: "publisher confirms are off, and so is worker rotation (unless envFrom sets it under "
+    "`precedence: chart`): one stale connection then loses each task that goes over it until the kernel gives it up, "
+    "minutes later if ever; set publish.confirm: true, or env.gunicorn_max_requests above 0",
+    Risk.UNLIMITED: "worker rotation is off (unless envFrom sets it under `precedence: chart`) and the container has "
     "no memory limit, so nothing would end a leak; set resources.limits.memory",
     Risk.PAST_LAUNCHER: "the command may pass the launcher by (a path, `python -m`, a Python with options, a login "
     "shell, another PATH), and then tasks can be lost; gunicorn's limits are not set; start the program by its name",

@@ -1,6 +1,6 @@
 """`plane-webhook doctor`: what is wrong with the installation, what that causes, and the command that puts it right.
 
-It only reads, and has the API server make one pod that is not kept. It asks with the rights of whoever runs it; what it
+It only reads, and has the API server make pods that are not kept. It asks with the rights of whoever runs it; what it
 may not read is an error, never a clean bill.
 """
 

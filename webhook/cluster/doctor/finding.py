@@ -13,7 +13,8 @@ PROBLEMS: dict[str, str] = {
     "certificate, unless you or cert-manager do",
     "operate-scaled-to-zero": "replicas of it are wanted",
     "not-registered": "the MutatingWebhookConfiguration is there, with our webhook in it",
-    "registration-differs": "its rules, selectors and conditions are those of the configuration in the cluster",
+    "registration-differs": "it leads to the webhook's Service; its rules, selectors and conditions are those of the "
+    "configuration in the cluster",
     "not-trusted": "its caBundle has the authority that signed the Secret's certificate",
     "webhook-scaled-to-zero": "replicas of the webhook are wanted",
     "no-endpoint": "one of them is ready",
@@ -23,7 +24,7 @@ PROBLEMS: dict[str, str] = {
     "not-opted-in": "the namespace carries the label",
     "left-out": "it is neither the webhook's own nor `kube-system`, which the registration leaves out",
     "not-called": "a pod of Plane's that the API server makes by a server-side dry run comes out injected",
-    "port-blocked": "where it doesn't: the API server reaches port 8443 of the webhook's pods",
+    "port-blocked": "where it doesn't: the API server reaches the port of the webhook's pods, 8443 by default",
     "old-settings-served": "that pod gets the settings of the configuration in the cluster",
     "undone": "what that pod gets is still there when all other webhooks have been called",
     "not-injected": "each pod that would be injected now is",
