@@ -175,6 +175,13 @@ def test_the_authority_is_copied_whatever_the_secret_is_called(tmp_path: Path) -
     assert said.stdout.strip() == f'[{{"op":"add","path":"{path}","value":"{value}"}}]'
 
 
+def test_what_is_not_there_is_said_also_to_whoever_may_not_read_the_registration() -> None:
+    """Most often the namespace is another one, and there the rights may do."""
+    path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/plane-webhook"
+    with Cluster({path: 403}) as cluster, pytest.raises(ApiError, match=r"there is no Deployment .*, or install it$"):
+        Installed(cluster, "elsewhere")
+
+
 def test_nothing_that_is_shown_moves_a_cursor() -> None:
     report = Report([Finding("not-injected", *[EVIL] * 4)], [Row(*[EVIL] * 8)])
     for text in (shown(report), *json.loads(as_json(report))["findings"][0].values()):

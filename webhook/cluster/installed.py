@@ -178,8 +178,11 @@ class Registration:
 
 
 def _left(api: Api, namespace: str) -> str:
-    """What a registration that is there all the same says or does. Raises ApiError."""
-    registration = Registration(api)
+    """What a registration that is there all the same says or does, where it may be read."""
+    try:
+        registration = Registration(api)
+    except ApiError:
+        return ""
     if registration.webhook is None:
         return ""
     if elsewhere := registration.elsewhere(namespace):
