@@ -221,7 +221,7 @@ class Healer:
 _AS_CONFIGURED = {(State.INJECTED, Reason.ALREADY_INJECTED), (State.OUT, Reason.NOT_ASKED)}
 _EVICTED = {
     State.MISSED: "is evicted, for it is not injected; the one in its place will be",
-    State.OUTDATED: "is evicted, for it is injected with other settings; the one in its place has those of now",
+    State.OUTDATED: "is evicted, for it has other settings than the configuration; the one in its place won't",
 }
 
 

@@ -1,9 +1,9 @@
-"""Which pod to evict next so that its controller makes another one, which is injected: a value out of what was seen.
+"""Which pod to evict next so that its controller makes another one, which is right: a value out of what was seen.
 
 Pure: it asks nobody and never looks at the clock. The rules:
 
-- A pod is evicted only if it would be injected now or with other settings, has been so for `PATIENCE`, and has a
-  controller that makes another one.
+- A pod is evicted only if it is missed or outdated, has been so for `PATIENCE`, and has a controller that makes another
+  one.
 - One at a time in a namespace: not while the one before leaves, and not while a controller whose pod was evicted, or
   is about to be, lacks a ready pod. So what an eviction breaks is broken once.
 - An attempt is written down before it is made. It came right when its pod is gone and its controller has no bad pod
