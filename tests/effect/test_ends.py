@@ -5,6 +5,7 @@ With a real RabbitMQ and Redis, and as processes of Plane end: Python itself, gu
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.effect.lab import Kind, Lab
+from lab.dns import NameServer
 from lab.faults import SWALLOW, Flow
 from lab.fixtures import need
 from lab.process import wait_for
@@ -78,6 +80,62 @@ def test_what_is_on_its_way_to_a_broker_that_is_well_comes_once_and_the_rest_at_
     with Client(image, url(proxy), redis, NEXT) as other:
         other.run()
         assert [name for name in arrive(broker, 302, SOON) if name != "next"] == ["first", *names(300)]
+
+
+ONE = """
+send("first")
+wait()
+send("kept-0")
+wait()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a name server listens on port 53, which takes root")
+def test_it_ends_in_a_second_where_nobody_knows_the_name_of_redis(image: Image, proxy: Proxy, redis: Redis) -> None:
+    """A Python that ends has no threads to ask for it on any more, and a resolver asks for 10 s."""
+    with NameServer() as server, Client(image, url(proxy), redis, ONE, names=server) as client:
+        client.run()
+        proxy.flow(up=SWALLOW, down=SWALLOW)
+        proxy.door("refuse")
+        client.go_on()
+        server.mode = "silent"
+        cli(redis, "CLIENT", "KILL", "TYPE", "normal")
+        start = time.monotonic()
+        client.go_on()
+        assert time.monotonic() - start < 3
+        assert count(redis, "doubt") == 1
+
+
+# The signal strikes while the main thread is where Redis' client has a lock, if it ever is there.
+STRUCK = """
+import queue, signal, types
+sys.modules["gunicorn"] = types.ModuleType("gunicorn")
+install()
+send("first")
+wait()
+send("kept-0")
+wait()
+take = queue.LifoQueue._get
+def struck(pool):
+    if threading.current_thread() is threading.main_thread():
+        os.kill(os.getpid(), signal.SIGTERM)
+    return take(pool)
+queue.LifoQueue._get = struck
+"""
+
+
+def test_a_sigterm_while_it_leaves_ends_it(image: Image, proxy: Proxy, redis: Redis) -> None:
+    """As a pod's end does to a worker of uvicorn's that gunicorn's rotation ends just then."""
+    with Client(image, url(proxy), redis, STRUCK, install="") as client:
+        client.run()
+        proxy.flow(up=SWALLOW, down=SWALLOW)
+        proxy.door("refuse")
+        client.go_on()
+        assert client.process.stdin
+        client.process.stdin.write("\n")
+        client.process.stdin.flush()
+        assert client.process.wait(5) in (0, -signal.SIGTERM)
+    assert (count(redis, "doubt"), count(redis, "queue")) == (0, 1)
 
 
 def test_who_has_nothing_on_its_way_asks_nobody(image: Image, proxy: Proxy, redis: Redis) -> None:

@@ -35,7 +35,7 @@ LIVED = 1.0  # seconds: after a connection that was lost sooner there is a pause
 AGAIN = 0.01  # seconds between two looks at a spool that was empty, and into which something was put meanwhile
 TELL = 2.0  # seconds between two notes of how much is kept
 MUCH = 1 << 16  # bytes that a socket may not take at once
-LEAVES = 0.5  # seconds that a process which ends waits for the broker
+LEAVES = 0.5  # seconds that a process which ends waits for the broker, and for Redis
 DRIVE = 0.05  # seconds that a caller waits for the rest of a frame, or before it looks whether others wait
 
 KEEP = OperationalError("the broker is in trouble")  # an outcome: the caller is to put it into the spool
@@ -316,19 +316,24 @@ class Publisher:
         """Before the process ends: a broker that is well has time to confirm, and the rest is for others at once."""
         if self.delivery is None:
             return  # whoever waits here is told himself
-        self.leaving, end = True, time.monotonic() + LEAVES
+        self.leaving = True
+        end = time.monotonic() + LEAVES
         while self.io.acquire(timeout=max(end - time.monotonic(), 0)):
-            well = self.link is not None and not (self.link.blocked or self.link.asked)
-            waits = well and (self.flying or self.delivery.batch)
+            link = self.link
+            done = link is None or link.blocked or link.asked or not self.flying and not self.delivery.batch
             self.io.release()
-            if not waits:
+            if done:
                 break
             time.sleep(0.01)
         doubted = [job.message for job in list(self.flying) if job.doubted]
-        if doubted:
-            self.delivery.tell(self.spool.lost, doubted)
-        self.delivery.tell(lambda _: self.delivery.leave(), None)
-        self.delivery.told()
+        if doubted or self.delivery.leads:
+            self.delivery.tell(lambda _: (self.spool.lost(doubted), self.delivery.leave()), None)
+        # The thread says it: where Python ends nothing limits how long it takes to resolve Redis' name, and Redis' client
+        # has locks, which a signal may have interrupted this in.
+        self.wake()
+        end = time.monotonic() + LEAVES
+        while self.delivery.owed and time.monotonic() < end:
+            time.sleep(0.01)
 
     def forget(self):
         """In a process that was forked: leave everything to the one that it was forked from."""
@@ -557,7 +562,7 @@ class Publisher:
                 self.spool.live()
             except SpoolError:
                 self.lived = 0.0
-        if healthy and not self.delivery.left:
+        if healthy and not self.delivery.left and not self.leaving:
             return max(self.look - now, 0)
         # Until what was sent before is answered nothing follows it: on another channel that would overtake it.
         waits = not healthy if self.link is None else self.link.blocked or self.link.asked or unsure
