@@ -322,14 +322,14 @@ def test_settings_that_are_in_effect_nowhere_and_then_not_in_old_pods(
         wait_for(lambda: settled(healthy) and not findings(healthy), 30, "so is the other")
         healthy.apply(copied)
         (found,) = wait_for(lambda: findings(healthy), 20, "one that no restart mends")
-        run(healthy, found["fix"], tmp_path)
         name = healthy.pods(PLANE, "a=b")[0]["metadata"]["name"]
+        run(healthy, found["fix"], tmp_path)
         wait_for(lambda: settled(healthy) and name not in str(healthy.pods(PLANE)), 20, "it is made anew")
         assert [each["where"] for each in findings(healthy)] == [f"{PLANE}/deployment/copied"]
         assert "copied from an injected pod" in found["fix"]
-        healthy.kubectl("-n", PLANE, "delete", "deployment", "copied")
-        wait_for(lambda: len(healthy.pods(PLANE)) == 1, 20, "its pod is gone")
     finally:
+        healthy.kubectl("-n", PLANE, "delete", "deployment", "copied", "--ignore-not-found")
+        wait_for(lambda: len(healthy.pods(PLANE)) == 1, 20, "its pod is gone")
         configure(healthy, (REPOSITORY / "manifests/base/configuration.yaml").read_text())
         serving.configuration = None
         serving.process.kill()

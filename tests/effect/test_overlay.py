@@ -320,7 +320,8 @@ def plain(image: Image, folder: Path, **env: str) -> Json:
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-SIGNALS = ["beat_init", "worker_process_init"]  # on which the publisher looks at the spool
+# On which the publisher looks at the spool; on the last one it gives back what it has not seen confirmed.
+SIGNALS = ["beat_init", "worker_process_init", "worker_process_shutdown"]
 
 
 def in_effect(before: Json, **differs: Any) -> Json:
