@@ -816,7 +816,7 @@ def test_who_publishes_much_into_a_connection_that_takes_nothing_is_kept_as_soon
         outcome, seconds = client.go_on()["stuck"]
         print("seconds", seconds)
         assert outcome == "sent"
-        # 1.5 alone, and 8, the time-out, if RabbitMQ were waited for. To seal and keep so much takes a busy machine long.
+        # 1.5 alone; 8, the time-out, if RabbitMQ were waited for. To seal and keep so much takes a busy machine long.
         assert seconds < 6
         proxy.heal()
         assert arrive(broker, 2, within=30) == ["first", "stuck"]
