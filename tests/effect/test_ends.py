@@ -17,8 +17,8 @@ from lab.dns import NameServer
 from lab.faults import SWALLOW, Flow
 from lab.fixtures import need
 from lab.process import wait_for
-from tests.effect.test_publishing import FIVE, Client, arrive, cli, image, names, proxy, url
-from tests.effect.test_publishing_odds import NEXT, count
+from tests.effect.test_publishing import FIVE, Client, cli, image, names, proxy, url
+from tests.effect.test_publishing_odds import by_another, count
 
 if TYPE_CHECKING:
     from lab.broker import Broker
@@ -47,9 +47,7 @@ def test_what_was_doubtful_waits_for_nobody_and_goes_first(
         assert time.monotonic() - start < 3  # what it waits for the broker, and Python's own end
     assert (count(redis, "doubt"), count(redis, "queue")) == (0, 6)
     proxy.heal()
-    with Client(image, url(proxy), redis, NEXT) as other:
-        other.run()
-        assert [name for name in arrive(broker, 8, SOON) if name != "next"] == ["first", *names(5), "last"]
+    assert by_another(image, proxy, broker, redis, 8, within=SOON) == ["first", *names(5), "last"]
 
 
 # It ends when some are on their way at a time.
@@ -77,9 +75,7 @@ def test_what_is_on_its_way_to_a_broker_that_is_well_comes_once_and_the_rest_at_
         client.go_on()
     assert cli(redis, "KEYS", "*:lease").strip() == ""
     proxy.heal()
-    with Client(image, url(proxy), redis, NEXT) as other:
-        other.run()
-        assert [name for name in arrive(broker, 302, SOON) if name != "next"] == ["first", *names(300)]
+    assert by_another(image, proxy, broker, redis, 302, within=SOON) == ["first", *names(300)]
 
 
 ONE = """

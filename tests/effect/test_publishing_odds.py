@@ -387,6 +387,15 @@ wait()
 """
 
 
+def by_another(
+    image: Image, proxy: Proxy, broker: Broker, redis: Redis, count: int, *, within: float = 15
+) -> list[str]:
+    """What has arrived, in its order, when another process has published and so many are there; but for its own."""
+    with Client(image, url(proxy), redis, NEXT) as other:
+        other.run()
+        return [name for name in arrive(broker, count, within) if name != "next"]
+
+
 def test_what_a_killed_process_doubted_is_delivered_in_its_order(
     image: Image, proxy: Proxy, broker: Broker, redis: Redis
 ) -> None:
@@ -394,9 +403,7 @@ def test_what_a_killed_process_doubted_is_delivered_in_its_order(
         assert sent(client.run())
         client.process.kill()
     assert count(redis, "doubt") == 12
-    with Client(image, url(proxy), redis, NEXT) as other:
-        other.run()
-        assert [name for name in arrive(broker, 13) if name != "next"] == names(12)
+    assert by_another(image, proxy, broker, redis, 13) == names(12)
 
 
 def test_a_connection_that_is_reset_at_each_publish_is_made_anew_with_pauses(

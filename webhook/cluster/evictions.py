@@ -154,15 +154,9 @@ class Healer:
         template = maker.spec["template"]
         metadata = {key: value for key, value in (template.get("metadata") or {}).items() if value}
         metadata.pop("creationTimestamp", None)
-        made = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {**metadata, "generateName": f"{pod.controller.name if pod.controller else ''}-"},
-            "spec": template["spec"],
-        }
-        path = f"/api/v1/namespaces/{pod.namespace}/pods"
+        metadata["generateName"] = f"{pod.controller.name if pod.controller else ''}-"
         try:
-            answer = self._api.request("POST", path, query={"dryRun": "All"}, body=msgspec.json.encode(made))
+            answer = self._api.rehearse(pod.namespace, metadata, template["spec"])
         except ApiError as error:
             if error.status == 0 or error.lacks_right:
                 raise

@@ -11,6 +11,7 @@ from typing import Any
 
 from webhook.admission.injection import Injection, Part, variables
 from webhook.manifest import Document
+from webhook.preview.templates import typed
 
 _KINDS = {"configMapRef": "ConfigMap", "secretRef": "Secret"}
 _LONGEST = 40  # characters of a value that are shown: ours are numbers and words
@@ -59,11 +60,11 @@ class Sources:
 
 def _objects(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """An object, or those of a list."""
-    kind, items = str(tree.get("kind")), tree.get("items")
-    if kind.endswith("List") and isinstance(items, list):
+    items = tree.get("items")
+    if str(tree.get("kind")).endswith("List") and isinstance(items, list):
         for item in items:
             if isinstance(item, dict):
-                yield from _objects({"kind": kind.removesuffix("List"), **item})
+                yield from _objects(typed(item, tree))
     else:
         yield tree
 

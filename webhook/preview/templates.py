@@ -84,7 +84,7 @@ def _workloads(document: Document, tree: Any, planes: Callable[[str], bool]) -> 
     if kind == "List" and not isinstance(items, list | None):
         raise ManifestError(f"{document}: List: items is no list")
     if kind.endswith("List") and isinstance(items, list):
-        items[:] = [_typed(item, tree) for item in items]
+        items[:] = [typed(item, tree) for item in items]
         for item in items:
             yield from _workloads(document, item, planes)
     elif kind in _TEMPLATES and str(tree.get("apiVersion", "")).rpartition("/")[0] in _GROUPS:
@@ -104,7 +104,7 @@ def _workloads(document: Document, tree: Any, planes: Callable[[str], bool]) -> 
             yield Unjudged(str(document), _called(tree), why)
 
 
-def _typed(item: Any, tree: dict[str, Any]) -> Any:
+def typed(item: Any, tree: dict[str, Any]) -> Any:
     """An item with the kind that a list of one kind leaves out, as the API server makes it; kubectl reads it so."""
     kind = tree["kind"].removesuffix("List")
     if not kind or not isinstance(item, dict) or item.keys() & {"kind", "apiVersion"}:

@@ -105,8 +105,7 @@ def _rehearsed(api: Api, namespace: str, pod: Mapping[str, Any], **labels: str) 
     """The pod as it would be made now. Raises ApiError."""
     metadata = {key: value for key, value in (pod.get("metadata") or {}).items() if key in ("labels", "annotations")}
     metadata |= {"name": _NAME, "labels": {**(metadata.get("labels") or {}), **labels}}
-    body = msgspec.json.encode({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod["spec"]})
-    return api.request("POST", f"/api/v1/namespaces/{namespace}/pods", query={"dryRun": "All"}, body=body)
+    return api.rehearse(namespace, metadata, pod["spec"])
 
 
 def _refused(api: Api, namespace: str, workload: str, pod: Mapping[str, Any], error: ApiError) -> Finding:

@@ -150,11 +150,14 @@ class Census:
         whole = msgspec.json.decode(raw)
         if running and (whole.get("status") or {}).get("phase") != "Running":
             return
-        spec, parsed = whole["spec"], [*(pod.spec.containers or ()), *(pod.spec.init_containers or ())]
-        for container, seen in zip([*spec["containers"], *(spec.get("initContainers") or ())], parsed, strict=True):
+        spec = whole["spec"]
+        staying = [*zip(spec["containers"], pod.spec.containers or (), strict=True)]
+        # An init container is over when the pod runs, unless it is a sidecar.
+        first = zip(spec.get("initContainers") or (), pod.spec.init_containers or (), strict=True)
+        staying += [each for each in first if each[1].restart_policy == "Always"]
+        for container, seen in staying:
             said = told(seen)
-            # An init container is over when the pod runs, unless it is a sidecar.
-            if said is not None and (seen in (pod.spec.containers or ()) or seen.restart_policy == "Always"):
+            if said is not None:
                 yield container, said
 
     def _chart(self, where: str, found: Found) -> Iterator[Finding]:
